@@ -1,0 +1,225 @@
+"""From a prompt and pictures to frames: the inference flow, top to bottom."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer, load_vae
+from .dit.model import KaleidoDiT
+from .errors import ConfigError
+from .references import Picture, clean_picture, encode_references, letterbox_image
+from .sampling.sampler import OnStep, sample
+from .sampling.schedule import initial_noise, sigma_schedule
+from .shapes import Conditioning, VideoSize, check_reference_count
+from .text.encoder import UMT5Encoder
+from .text.tokenizer import Tokenizer
+from .vae.model import WanVAE
+
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
+    "三条腿，背景人很多，倒着走"
+)
+TINY_CONTEXT_ROWS = 64  # text rows, padding included, that the embedded model was trained with
+
+Stage = Literal["text", "references", "sampling", "decoding"]
+OnStage = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The settings a model was made for."""
+
+    height: int
+    width: int
+    frames: int
+    steps: int
+    cfg: float
+    shift: float
+    fps: int
+    negative: str
+
+
+DEFAULTS_14B = Defaults(512, 896, 81, 50, 6.0, 7.0, 16, NEGATIVE_PROMPT)
+DEFAULTS_TINY = Defaults(128, 128, 17, 20, 2.5, 3.0, 8, "")
+
+
+def defaults_for(model: str) -> Defaults:
+    """Settings for "tiny" or, for any path, the 14B model (SPEC 5)."""
+    return DEFAULTS_TINY if model == TINY else DEFAULTS_14B
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip to make. Sizes in pixels, ``seed`` from 0; ``references`` are paths as the user gave them.
+
+    ``model`` is "tiny", a folder, or a DiT file; files of the other parts may be named, else they are looked for in
+    the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
+    ``clean_references`` turns pictures upright and lays transparency on white, which it does not.
+    """
+
+    prompt: str
+    references: tuple[str, ...] = ()
+    model: str = TINY
+    vae: str | None = None
+    text_encoder: str | None = None
+    tokenizer: str | None = None
+    height: int = DEFAULTS_TINY.height
+    width: int = DEFAULTS_TINY.width
+    frames: int = DEFAULTS_TINY.frames
+    steps: int = DEFAULTS_TINY.steps
+    cfg: float = DEFAULTS_TINY.cfg
+    shift: float = DEFAULTS_TINY.shift
+    seed: int = 0
+    negative: str = DEFAULTS_TINY.negative
+    fps: int = DEFAULTS_TINY.fps
+    attach_paths: bool = False
+    clean_references: bool = False
+    allow_extra_references: bool = False
+
+    @property
+    def size(self) -> VideoSize:
+        return VideoSize(self.frames, self.height, self.width)
+
+    @property
+    def text(self) -> str:
+        """What the text encoder reads."""
+        return "@@".join((self.prompt, *self.references)) if self.attach_paths else self.prompt
+
+
+@dataclass(frozen=True)
+class Models:
+    """The parts of a loaded model; all on one device."""
+
+    dit: KaleidoDiT
+    vae: WanVAE
+    text_encoder: UMT5Encoder
+    tokenizer: Tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.dit.parameters()).device
+
+
+@dataclass(frozen=True)
+class Result:
+    """``frames`` uint8 ``[F H W 3]``, the clean ``latent`` float32 ``[1 16 T h w]``, and the references as the model
+    saw them, uint8 ``[H W 3]`` each."""
+
+    frames: np.ndarray
+    latent: Tensor
+    reference_views: tuple[np.ndarray, ...]
+
+
+def load_models(request: Request, device: torch.device | str = "cpu") -> Models:
+    """All parts of ``request.model``. On the CPU in float32: half precision is slower there and less exact."""
+    dtype = torch.float32 if torch.device(device).type == "cpu" else None
+    folder = request.model if request.model == TINY or Path(request.model).is_dir() else str(Path(request.model).parent)
+    text_encoder = request.text_encoder or folder
+    tokenizer = load_tokenizer(request.tokenizer or text_encoder)
+    if request.model == TINY:
+        tokenizer.length = TINY_CONTEXT_ROWS
+    return Models(
+        dit=load_dit(request.model, device=device, dtype=dtype),
+        vae=load_vae(request.vae or folder, device=device),
+        text_encoder=load_text_encoder(text_encoder, device=device, dtype=dtype),
+        tokenizer=tokenizer,
+    )
+
+
+@torch.no_grad()
+def render(
+    models: Models,
+    request: Request,
+    images: Sequence[Picture],
+    on_step: OnStep | None = None,
+    on_stage: OnStage | None = None,
+) -> Result:
+    """Make the clip that ``request`` asks for from the opened ``images``, in the order of its references.
+
+    ``on_stage`` hears each stage as it begins, ``on_step`` each solver step; an exception raised there stops the run.
+    Raises ``ShapeError`` for a size or a number of references that the model cannot take.
+    """
+    tell = on_stage or (lambda stage: None)
+    size = request.size
+    check_reference_count(len(images), request.allow_extra_references)
+
+    tell("text")
+    context, negative = encode_text(models, [request.text, request.negative]).chunk(2)
+
+    tell("references")
+    if request.clean_references:
+        images = [clean_picture(image) for image in images]
+    views = [letterbox_image(image, size.height, size.width) for image in images]
+    references = encode_references(lambda pixels: models.vae.encode(pixels.to(models.device)), views, size)
+
+    tell("sampling")
+    cond = Conditioning(context, references, request.allow_extra_references)
+    noise = initial_noise(size.latent_shape(models.dit.config.latent_channels), request.seed).to(models.device)
+    latent = sample(
+        models.dit,
+        noise,
+        sigma_schedule(request.steps, request.shift),
+        cond,
+        replace(cond, context=negative),
+        cfg=request.cfg,
+        on_step=on_step,
+    )
+
+    tell("decoding")
+    frames = to_frames(models.vae.decode(latent))
+    return Result(frames, latent.cpu(), tuple(np.asarray(view) for view in views))
+
+
+def encode_text(models: Models, texts: list[str]) -> Tensor:
+    """Cleaned, tokenised and encoded: ``[B L D]``, rows behind the text exactly zero."""
+    ids, mask = (part.to(models.device) for part in models.tokenizer(texts))
+    return models.text_encoder(ids, mask)
+
+
+def to_frames(pixels: Tensor) -> np.ndarray:
+    """``[1 3 F H W]`` in -1..1 -> uint8 ``[F H W 3]``, cut down to whole levels as the official script does."""
+    levels = 255 * ((pixels[0].float() + 1) / 2).clamp(0, 1)
+    return levels.byte().permute(1, 2, 3, 0).cpu().numpy()
+
+
+def generate(
+    prompt: str,
+    images: Sequence[Picture] = (),
+    model: str = TINY,
+    size: VideoSize | None = None,
+    steps: int | None = None,
+    cfg: float | None = None,
+    shift: float | None = None,
+    seed: int = 0,
+    negative: str | None = None,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> np.ndarray:
+    """A clip of the subjects in ``images`` (0 to 3) doing what ``prompt`` says: uint8 ``[F H W 3]``.
+
+    What is None is the model's own default. Raises ``KaleidoError`` for sizes, files or settings that do not fit.
+    """
+    if not prompt.strip() and not images:
+        raise ConfigError("There is no prompt and no image; the model needs at least one. Describe the clip.")
+    defaults = defaults_for(model)
+    size = size or VideoSize(defaults.frames, defaults.height, defaults.width)
+    request = Request(
+        prompt=prompt,
+        model=model,
+        height=size.height,
+        width=size.width,
+        frames=size.frames,
+        steps=defaults.steps if steps is None else steps,
+        cfg=defaults.cfg if cfg is None else cfg,
+        shift=defaults.shift if shift is None else shift,
+        seed=seed,
+        negative=defaults.negative if negative is None else negative,
+        fps=defaults.fps,
+    )
+    return render(load_models(request, device), request, images, on_step).frames

@@ -1,0 +1,60 @@
+"""Classifier-free guidance: push the velocity away from the unconditional one (SPEC 5)."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..shapes import Conditioning
+
+
+class Velocity(Protocol):
+    """What the solver needs of a model: ``KaleidoDiT.forward``."""
+
+    def __call__(self, latent: Tensor, sigma: Tensor, context: Tensor, references: Sequence[Tensor]) -> Tensor: ...
+
+
+Guidance = Callable[[Velocity, Tensor, Tensor, Conditioning, Conditioning], tuple[Tensor, Tensor]]
+
+
+def predict(dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """One branch's velocity in float32. ``sigma`` is ``[B]``."""
+    if cond.allow_extra_references:
+        # Only KaleidoDiT knows the switch; stand-ins for it need not.
+        dit = partial(dit, allow_extra_references=True)  # pyright: ignore[reportCallIssue]
+    return dit(latent, sigma, cond.context, cond.references).float()
+
+
+def two_passes(
+    dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+) -> tuple[Tensor, Tensor]:
+    """(cond, uncond) velocities, one after the other: the smaller memory."""
+    return predict(dit, latent, sigma, cond), predict(dit, latent, sigma, uncond)
+
+
+def one_batch(
+    dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+) -> tuple[Tensor, Tensor]:
+    """(cond, uncond) velocities in one batch, as the official sampler does."""
+    shapes = [(c.context.shape, [r.shape for r in c.references]) for c in (cond, uncond)]
+    if shapes[0] != shapes[1]:
+        raise ShapeError(f"Branches of shapes {shapes} do not stack; give both the same sizes, or use two_passes.")
+    batch = latent.shape[0]
+    both = Conditioning(
+        torch.cat([uncond.context.expand(batch, -1, -1), cond.context.expand(batch, -1, -1)]),
+        tuple(
+            torch.cat([a.expand(batch, *a.shape[1:]), b.expand(batch, *b.shape[1:])])
+            for a, b in zip(uncond.references, cond.references, strict=True)
+        ),
+        cond.allow_extra_references or uncond.allow_extra_references,
+    )
+    negative, positive = predict(dit, latent.repeat(2, 1, 1, 1, 1), sigma.repeat(2), both).chunk(2)
+    return positive, negative
+
+
+def guided_velocity(positive: Tensor, negative: Tensor, cfg: float) -> Tensor:
+    """``negative + cfg * (positive - negative)``, in float32."""
+    return negative + cfg * (positive - negative)

@@ -1,0 +1,1 @@
+"""The text encoder: cleaning, tokens, UMT5 features."""

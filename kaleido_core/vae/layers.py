@@ -1,0 +1,136 @@
+"""Layers of the video autoencoder that carry their past from chunk to chunk (SPEC 7).
+
+Every streamed layer is called as ``layer(x, history)``. A clip starts with an empty history; feeding it frame chunk by
+frame chunk gives the same numbers as feeding it whole. A chunk that starts a clip may hold any number of frames.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+History = dict[nn.Module, Tensor]
+
+
+class Streamed(nn.Module):
+    """A layer that remembers frames between chunks."""
+
+
+class Chain(nn.Sequential, Streamed):
+    """Layers in a row; the history goes to those that stream."""
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        for layer in self:
+            x = layer(x, history) if isinstance(layer, Streamed) else layer(x)
+        return x
+
+
+class CausalConv3d(nn.Conv3d, Streamed):
+    """A 3-D convolution that looks only back in time: the last frames before the chunk, or zeros."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int | tuple[int, int, int]):
+        t, h, w = (kernel,) * 3 if isinstance(kernel, int) else kernel
+        super().__init__(channels, out_channels, (t, h, w), padding=(0, h // 2, w // 2))
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        lead = self.kernel_size[0] - 1
+        if lead:
+            past = history.get(self)
+            x = F.pad(x, (0, 0, 0, 0, lead, 0)) if past is None else torch.cat([past, x], dim=2)
+            history[self] = x[:, :, -lead:].clone()  # a view would keep the whole chunk alive
+        return super().forward(x)
+
+
+class ChannelNorm(nn.Module):
+    """L2-normalise over channels, then scale by sqrt(C) * gamma; ``[B C ...]`` with ``spatial_axes`` axes behind C."""
+
+    def __init__(self, channels: int, spatial_axes: int = 3):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, *(1,) * spatial_axes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * x.shape[1] ** 0.5 * self.gamma
+
+
+class ResidualBlock(Streamed):
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__()
+        self.residual = Chain(
+            ChannelNorm(channels), nn.SiLU(), CausalConv3d(channels, out_channels, 3),
+            ChannelNorm(out_channels), nn.SiLU(), nn.Identity(), CausalConv3d(out_channels, out_channels, 3),
+        )  # fmt: skip
+        self.shortcut = CausalConv3d(channels, out_channels, 1) if channels != out_channels else None
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x, history)
+        return shortcut + self.residual(x, history)
+
+
+class FrameAttention(nn.Module):
+    """Single-head attention inside each frame."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = ChannelNorm(channels, spatial_axes=2)
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        query, key, value = rearrange(self.to_qkv(self.norm(frames)), "n (p c) h w -> p n 1 (h w) c", p=3)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[3])
+        return x + rearrange(self.proj(attended), "(b t) c h w -> b c t h w", t=x.shape[2])
+
+
+class Downsample(Streamed):
+    """Halve height and width; with ``temporal`` also the frames after the clip's first."""
+
+    def __init__(self, channels: int, temporal: bool):
+        super().__init__()
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
+        self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        x = per_frame(self.resample, x)
+        if self.time_conv is None:
+            return x
+        past, history[self] = history.get(self), x[:, :, -1:].clone()
+        if past is not None:
+            return self.time_conv(torch.cat([past, x], dim=2))
+        if x.shape[2] == 1:
+            return x
+        return torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
+
+
+class Upsample(Streamed):
+    """Double height and width and halve the channels; with ``temporal`` double the frames after the clip's first.
+
+    The temporal convolution never sees the first frame: for it the clip begins at the second (SPEC 7).
+    """
+
+    def __init__(self, channels: int, temporal: bool):
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(channels, channels // 2, 3, padding=1)
+        )
+        self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if temporal else None
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        if self.time_conv is not None:
+            x = self._double_frames(x, history)
+        return per_frame(self.resample, x)
+
+    def _double_frames(self, x: Tensor, history: History) -> Tensor:
+        first = x[:, :, : 0 if self in history else 1]
+        history[self] = x[:, :, :0]  # only marks that the clip has begun
+        rest = x[:, :, first.shape[2] :]
+        if rest.shape[2]:
+            assert self.time_conv is not None
+            rest = rearrange(self.time_conv(rest, history), "b (p c) t h w -> b c (t p) h w", p=2)
+        return torch.cat([first, rest], dim=2)
+
+
+def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run an image layer on every frame of ``[B C T H W]``."""
+    return rearrange(layer(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", b=x.shape[0])
