@@ -1,0 +1,283 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kaleido_core import cli
+from kaleido_core.errors import ShapeError
+from kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT, Request, Result
+from kaleido_core.request_files import parse_size
+from kaleido_core.shapes import Step
+from kaleido_core.video import read_metadata, read_video
+
+ASSETS = Path(cli.__file__).parent / "assets"
+needs_tiny = pytest.mark.skipif(not list(ASSETS.glob("**/*.safetensors")), reason="kaleido-tiny is not in assets/")
+
+
+class Stage:
+    """Stands in for the model: remembers what it was asked, and makes a latent of the request alone."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.image_sizes: list[list[tuple[int, int]]] = []
+        self.loads = 0
+        self.raises: BaseException | None = None
+
+    def load_models(self, request: Request, device: str = "cpu") -> None:
+        self.loads += 1
+
+    def render(self, models, request: Request, images, on_step, on_stage) -> Result:
+        self.requests.append(request)
+        self.image_sizes.append([image.size for image in images])
+        generator = torch.Generator().manual_seed(request.seed)
+        latent = torch.randn(request.size.latent_shape(), generator=generator)
+        on_stage("sampling")
+        for index in range(request.steps):
+            on_step(Step(index, latent, 0.0))
+            if self.raises and index == 1:
+                raise self.raises
+        frames = np.full((request.frames, request.height, request.width, 3), request.seed % 256, np.uint8)
+        return Result(frames, latent, tuple(np.array(image.convert("RGB")) for image in images))
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path: Path) -> Stage:
+    stage = Stage()
+    monkeypatch.setattr(cli, "load_models", stage.load_models)
+    monkeypatch.setattr(cli, "render", stage.render)
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (20, 30), colour).save(name)
+    return stage
+
+
+def generate(*words: str) -> int:
+    return cli.main(["generate", *words])
+
+
+def listing(folder: str = ".") -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def refused(capsys, *words: str) -> str:
+    """What the user reads when a command is refused."""
+    capsys.readouterr()
+    assert generate(*words) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "Traceback" not in said.err and said.err.startswith("kaleido: ")
+    return said.err
+
+
+def test_a_clip_comes_with_its_sheet_and_its_record(stage: Stage, capsys):
+    assert generate("--prompt", "a fox", "--reference", "a.png", "--reference", "b.png", "--out", "fox.mp4") == 0
+    assert listing() == ["a.png", "b.png", "fox.json", "fox.mp4", "fox.png"]
+    assert capsys.readouterr().out.split() == ["fox.mp4", "fox.png", "fox.json"]
+    record = json.loads(Path("fox.json").read_text(encoding="utf-8"))
+    assert read_metadata("fox.mp4") == record
+    assert record["request"]["prompt"] == "a fox" and record["request"]["references"] == ["a.png", "b.png"]
+    assert record["request"]["steps"] == DEFAULTS_TINY.steps
+    assert [len(reference["sha256"]) for reference in record["references"]] == [64, 64]
+    assert len(read_video("fox.mp4")) == DEFAULTS_TINY.frames
+
+
+def test_settings_left_out_are_the_models_own(stage: Stage):
+    generate("--prompt", "a fox", "--frames", "5", "--steps", "2", "--size", "64x32", "--model", "weights.safetensors")
+    request = stage.requests[0]
+    assert (request.height, request.width, request.frames, request.steps) == (32, 64, 5, 2)
+    assert (request.cfg, request.shift, request.fps, request.negative) == (6.0, 7.0, 16, NEGATIVE_PROMPT)
+
+
+def test_zero_and_empty_are_settings_too(stage: Stage):
+    generate("--prompt", "a fox", "--cfg", "0", "--negative", "", "--model", "x", "--size", "32x32", "--frames", "1")
+    assert stage.requests[0].cfg == 0 and stage.requests[0].negative == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "large", "tiny"),
+    [
+        ("landscape", (512, 896), (96, 160)),
+        ("portrait", (896, 512), (160, 96)),
+        ("square", (672, 672), (128, 128)),
+        ("1280x720", (720, 1280), (720, 1280)),
+    ],
+)
+def test_sizes_by_name_keep_the_number_of_pixels(name: str, large, tiny):
+    assert parse_size(name, DEFAULTS_14B) == large
+    assert parse_size(name, DEFAULTS_TINY) == tiny
+
+
+def test_unnamed_clips_are_counted_and_never_written_over(stage: Stage, capsys):
+    for _ in range(2):
+        assert generate("--prompt", "a fox") == 0
+    assert {"kaleido-0001.mp4", "kaleido-0002.mp4"} <= set(listing())
+    assert "exists already" in refused(capsys, "--prompt", "a fox", "--out", "kaleido-0001.mp4")
+    assert generate("--prompt", "a fox", "--out", "kaleido-0001.mp4", "--overwrite") == 0
+    Path("new.json").write_text("mine")
+    assert "new.json exists already" in refused(capsys, "--prompt", "a fox", "--out", "new.mp4")
+    assert Path("new.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--prompt", "x", "--reference", "c.png"], "c.png does not exist"),
+        (["--prompt", "x", "--reference", "note.txt"], "note.txt cannot be read"),
+        (["--prompt", "x", "--size", "100x128"], "multiples of 16"),
+        (["--prompt", "x", "--size", "wide"], "landscape, portrait, square"),
+        (["--prompt", "x", "--frames", "16"], "nearest is 17"),
+        (["--prompt", "x", *["--reference", "a.png"] * 4], "at most 3"),
+        (["--prompt", "x", "--out", "x.gif"], "a clip is an .mp4"),
+        (["--prompt", "x", "--device", "toaster"], "cpu always works"),
+        (["--prompt", " "], "Describe the clip"),
+        (["--list", "none.txt"], "cannot be read"),
+        (["--replay", "none.mp4"], "does not exist"),
+        (["--replay", "note.json"], "does not say how it was made"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_model_is_loaded(words: list[str], answer: str, stage: Stage, capsys):
+    Path("note.txt").write_text("no image")
+    Path("note.json").write_text('{"prompt": 1}')
+    before = listing()
+    assert answer in refused(capsys, *words)
+    assert stage.loads == 0 and listing() == before
+
+
+def test_more_references_than_trained_need_a_word(stage: Stage):
+    assert generate("--prompt", "x", *["--reference", "a.png"] * 4, "--allow-extra-references") == 0
+    assert stage.requests[0].allow_extra_references and len(stage.image_sizes[0]) == 4
+
+
+def test_interrupting_leaves_nothing_and_says_130(stage: Stage, capsys):
+    stage.raises = KeyboardInterrupt()
+    before = listing()
+    assert generate("--prompt", "a fox", "--out", "fox.mp4") == 130
+    assert listing() == before and "no partial file" in capsys.readouterr().err
+
+
+def test_an_error_of_the_core_is_one_clean_message(stage: Stage, capsys):
+    stage.raises = ShapeError("too wide")
+    assert generate("--prompt", "a fox") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("\nkaleido: too wide\n") and "Traceback" not in said
+    assert listing() == ["a.png", "b.png"]
+
+
+def test_the_bar_counts_the_steps_on_stderr(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--steps", "3")
+    said = capsys.readouterr()
+    assert "3/3" in said.err and "3/3" not in said.out
+
+
+@pytest.mark.parametrize("source", ["fox.mp4", "fox.json"])
+def test_a_replay_makes_the_same_latent_of_the_same_request(source: str, stage: Stage, capsys):
+    words = ("--steps", "3", "--seed", "5", "--size", "64x32", "--negative", "blur; a=b")
+    generate("--prompt", "a fox\n#1", "--reference", "a.png", *words, "--out", "fox.mp4")
+    assert generate("--replay", source, "--out", "again.mp4") == 0
+    assert stage.requests[0] == stage.requests[1]
+    assert "identical latent" in capsys.readouterr().out
+    assert Path("fox.json").read_bytes() == Path("again.json").read_bytes()
+
+
+def test_a_replay_that_differs_says_so_and_returns_1(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--out", "fox.mp4")
+    record = json.loads(Path("fox.json").read_text(encoding="utf-8"))
+    Path("fox.json").write_text(json.dumps({**record, "latent_sha256": "0" * 64}), encoding="utf-8")
+    assert generate("--replay", "fox.json") == 1
+    assert "the latent differs" in capsys.readouterr().err
+
+
+def test_a_replay_wants_the_same_pictures(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
+    os.rename("a.png", "moved.png")
+    assert "a.png does not exist" in refused(capsys, "--replay", "fox.mp4")
+    assert generate("--replay", "fox.mp4", "--reference", "moved.png") == 0
+    os.rename("b.png", "a.png")
+    assert "SHA-256 differs" in refused(capsys, "--replay", "fox.mp4")
+    assert "2 references for a clip" in refused(capsys, "--replay", "fox.mp4", *["--reference", "moved.png"] * 2)
+
+
+def test_a_replay_finds_pictures_beside_the_clip(stage: Stage, monkeypatch):
+    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    assert generate("--replay", "../fox.mp4") == 0
+
+
+def test_a_replay_takes_no_other_settings(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--out", "fox.mp4")
+    assert "--replay and --seed" in refused(capsys, "--replay", "fox.mp4", "--seed", "0")
+
+
+def test_a_list_makes_a_numbered_clip_of_every_line_and_loads_once(stage: Stage):
+    os.mkdir("lists")
+    Image.new("RGB", (7, 9)).save("lists/own.png")
+    Path("lists/list.txt").write_text("a fox @@own.png@@ a.png\n\na plain meadow\n", encoding="utf-8")
+    assert generate("--list", "lists/list.txt", "--steps", "2", "--out", "clips") == 0
+    assert listing("clips") == [f"{number}.{kind}" for number in ("001", "003") for kind in ("json", "mp4", "png")]
+    assert stage.loads == 1 and stage.image_sizes == [[(7, 9), (20, 30)], []]
+    assert [request.prompt for request in stage.requests] == ["a fox ", "a plain meadow"]
+    assert generate("--replay", "clips/001.mp4") == 0
+
+
+def test_the_official_text_is_an_explicit_choice(stage: Stage):
+    Path("list.txt").write_text("a fox@@a.png@@b.png", encoding="utf-8")
+    generate("--list", "list.txt")
+    generate("--list", "list.txt", "--official-text", "--overwrite")
+    assert [request.text for request in stage.requests] == ["a fox", "a fox@@a.png@@b.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("", "holds no prompt"),
+        ("a fox@@", "line 1"),
+        ("ok\n@@a.png", "line 2"),
+        ("ok\nx@@c.png", "c.png does not exist"),
+    ],
+)
+def test_a_wrong_line_stops_the_list_before_it_starts(text: str, answer: str, stage: Stage, capsys):
+    Path("list.txt").write_text(text, encoding="utf-8")
+    assert answer in refused(capsys, "--list", "list.txt")
+    assert stage.loads == 0 and "kaleido-clips" not in listing()
+
+
+def test_a_list_never_writes_over_a_clip(stage: Stage, capsys):
+    Path("list.txt").write_text("a fox\na hen\n", encoding="utf-8")
+    assert generate("--list", "list.txt") == 0
+    assert "exists already" in refused(capsys, "--list", "list.txt")
+
+
+def test_convert_and_info_explain_what_they_cannot_read(capsys, tmp_path: Path):
+    source, target = tmp_path / "notes.safetensors", tmp_path / "out.safetensors"
+    source.write_text("no weights")
+    assert cli.main(["convert", str(source), str(target)]) == 2
+    assert cli.main(["info", str(source)]) == 2
+    assert "notes.safetensors" in capsys.readouterr().err and not target.exists()
+
+
+def test_convert_never_writes_over_a_file(capsys, tmp_path: Path):
+    target = tmp_path / "mine.safetensors"
+    target.write_text("mine")
+    assert cli.main(["convert", str(tmp_path / "x.safetensors"), str(target)]) == 2
+    assert "exists already" in capsys.readouterr().err and target.read_text() == "mine"
+
+
+@needs_tiny
+def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "orange").save("a.png")
+    words = ("--reference", "a.png", "--steps", "2", "--frames", "5", "--size", "64x64", "--device", "cpu")
+    assert generate("--prompt", "the subject slides left", *words, "--out", "clip.mp4") == 0
+    assert generate("--replay", "clip.mp4", "--device", "cpu", "--out", "again.mp4") == 0
+    assert "identical latent" in capsys.readouterr().out
+    assert read_video("clip.mp4").shape == (5, 64, 64, 3)
+
+
+@needs_tiny
+def test_info_describes_the_embedded_model(capsys):
+    assert cli.main(["info", "tiny"]) == 0
+    assert "transformer" in capsys.readouterr().out
