@@ -1,0 +1,1 @@
+"""The recipe of kaleido-tiny, the model embedded in the core."""
