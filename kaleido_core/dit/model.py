@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from ..errors import ShapeError
-from ..shapes import check_reference_count
+from ..shapes import Grid, check_reference_count
 from .block import Block
 from .layers import Float32Linear, modulated_norm
 from .patchify import PatchEmbedding, patch_grid, unpatchify
@@ -66,10 +66,10 @@ class KaleidoDiT(nn.Module):
         ``allow_extra_references``.
         """
         check_reference_count(len(references), allow_extra_references)
-        grid, tokens = self._embed(latent, references)
-        positions = r_rope_positions(
-            grid, [patch_grid(r, self.config.patch_size) for r in references], device=latent.device
-        )
+        grid = patch_grid(latent, self.config.patch_size)
+        reference_grids = self._reference_grids(references, latent.shape[0])
+        tokens = self._embed(latent, references)
+        positions = r_rope_positions(grid, reference_grids, device=latent.device)
         angles = rotary_angles(positions, self.config.head_width)
         rotation = angles.cos(), angles.sin()
 
@@ -82,18 +82,19 @@ class KaleidoDiT(nn.Module):
         video = tokens[:, -torch.Size(grid).numel() :]
         return unpatchify(self.head(video, time), grid, self.config.patch_size)
 
-    def _embed(self, latent: Tensor, references: Sequence[Tensor]) -> tuple[tuple[int, int, int], Tensor]:
-        """The video's grid, and all tokens ``[B N D]``, references first."""
-        grid = patch_grid(latent, self.config.patch_size)
-        batch = latent.shape[0]
+    def _reference_grids(self, references: Sequence[Tensor], batch: int) -> list[Grid]:
         for index, reference in enumerate(references):
             if reference.shape[0] not in (1, batch) or reference.shape[2] != 1:
                 raise ShapeError(
                     f"Reference {index + 1} is {tuple(reference.shape)}; it must be [{batch} or 1, 16, 1, h, w]. "
                     "Encode each image alone, as a clip of one frame."
                 )
-        embedded = [self.patch_embedding(r).expand(batch, -1, -1) for r in references]
-        return grid, torch.cat([*embedded, self.patch_embedding(latent)], dim=1)
+        return [patch_grid(reference, self.config.patch_size) for reference in references]
+
+    def _embed(self, latent: Tensor, references: Sequence[Tensor]) -> Tensor:
+        """All tokens ``[B N D]``, references first."""
+        embedded = [self.patch_embedding(reference).expand(latent.shape[0], -1, -1) for reference in references]
+        return torch.cat([*embedded, self.patch_embedding(latent)], dim=1)
 
 
 def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
