@@ -5,6 +5,7 @@ from .config import KALEIDO_14B, DiTConfig, TextConfig, VAEConfig
 from .dit.model import KaleidoDiT
 from .dit.rope import apply_rotary, r_rope_positions, rotary_angles
 from .generate import generate
+from .offloading.block_swap import block_swap
 from .references import encode_references, letterbox
 from .sampling.sampler import sample
 from .sampling.schedule import initial_noise, sigma_schedule
@@ -25,6 +26,7 @@ __all__ = [
     "VideoSize",
     "WanVAE",
     "apply_rotary",
+    "block_swap",
     "encode_references",
     "generate",
     "initial_noise",

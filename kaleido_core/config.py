@@ -65,5 +65,3 @@ class TextConfig:
 
 
 KALEIDO_14B = DiTConfig(num_layers=40, width=5120, num_heads=40, mlp_width=13824, text_width=4096)
-WAN_VAE = VAEConfig()
-UMT5_XXL = TextConfig(vocab_size=256384, width=4096, attention_width=4096, mlp_width=10240, num_heads=64, num_layers=24)

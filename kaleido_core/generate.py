@@ -1,5 +1,6 @@
 """From a prompt and pictures to frames: the inference flow, top to bottom."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .sampling.sampler import OnStep, sample
-from .sampling.schedule import initial_noise, sigma_schedule
+from .sampling.schedule import check_seed, initial_noise, sigma_schedule
 from .shapes import TEMPORAL_STRIDE, Conditioning, VideoSize, check_reference_count
 from .text.encoder import UMT5Encoder
 from .text.tokenizer import Tokenizer
@@ -83,6 +84,14 @@ class Request:
     clean_references: bool = False
     allow_extra_references: bool = False
 
+    def __post_init__(self) -> None:
+        sigma_schedule(self.steps, self.shift)
+        check_seed(self.seed)
+        if not math.isfinite(self.cfg) or not 0 < self.fps <= 240:
+            raise ConfigError(
+                f"cfg {self.cfg}, fps {self.fps}: cfg is a plain number, fps lies in 1..240. Typical: 6 and 16."
+            )
+
     @property
     def size(self) -> VideoSize:
         return VideoSize(self.frames, self.height, self.width)
@@ -95,12 +104,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Models:
-    """The parts of a loaded model; all on one device."""
+    """The parts of a loaded model; all on one device. Raises ``ConfigError`` where they do not fit together."""
 
     dit: KaleidoDiT
     vae: WanVAE
     text_encoder: UMT5Encoder
     tokenizer: Tokenizer
+
+    def __post_init__(self) -> None:
+        dit, vae, text = self.dit.config, self.vae.config, self.text_encoder.config
+        for what, ours, theirs in (
+            ("text features", dit.text_width, text.width),
+            ("latent channels", dit.latent_channels, vae.latent_channels),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"The transformer reads {ours} {what}, its partner gives {theirs}. "
+                    "Name the text encoder and the autoencoder that belong to it."
+                )
 
     @property
     def device(self) -> torch.device:
@@ -118,19 +139,17 @@ class Result:
 
 
 def load_models(request: Request, device: torch.device | str = "cpu") -> Models:
-    """All parts of ``request.model``. On the CPU in float32: half precision is slower there and less exact."""
-    dtype = torch.float32 if torch.device(device).type == "cpu" else None
-    folder = request.model if request.model == TINY or Path(request.model).is_dir() else str(Path(request.model).parent)
-    text_encoder = request.text_encoder or folder
-    tokenizer = load_tokenizer(request.tokenizer or text_encoder)
+    """All parts of ``request.model``: the autoencoder in float32, the others in bfloat16, or float32 on the CPU."""
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    model = request.model if request.model == TINY else Path(request.model).expanduser()
+    folder = model.parent if isinstance(model, Path) and not model.is_dir() else model
+    # The smallest first: what is missing shows before the largest is read.
+    tokenizer = load_tokenizer(request.tokenizer or request.text_encoder or folder)
     if request.model == TINY:
         tokenizer.length = TINY_CONTEXT_ROWS
-    return Models(
-        dit=load_dit(request.model, device=device, dtype=dtype),
-        vae=load_vae(request.vae or folder, device=device),
-        text_encoder=load_text_encoder(text_encoder, device=device, dtype=dtype),
-        tokenizer=tokenizer,
-    )
+    vae = load_vae(request.vae or folder, device=device)
+    text_encoder = load_text_encoder(request.text_encoder or folder, device=device, dtype=dtype)
+    return Models(load_dit(model, device=device, dtype=dtype), vae, text_encoder, tokenizer)
 
 
 @torch.no_grad()
@@ -202,10 +221,17 @@ def generate(
     negative: str | None = None,
     device: torch.device | str = "cpu",
     on_step: OnStep | None = None,
+    *,
+    vae: str | None = None,
+    text_encoder: str | None = None,
+    tokenizer: str | None = None,
+    clean_references: bool = False,
+    allow_extra_references: bool = False,
 ) -> np.ndarray:
     """A clip of the subjects in ``images`` (0 to 3) doing what ``prompt`` says: uint8 ``[F H W 3]``.
 
-    What is None is the model's own default. Raises ``KaleidoError`` for sizes, files or settings that do not fit.
+    ``model`` is "tiny", a folder, or a DiT file whose other parts are named beside it. What is None is the model's own
+    default; other settings are those of ``Request``. Raises ``KaleidoError`` for what does not fit.
     """
     if not prompt.strip() and not images:
         raise ConfigError("There is no prompt and no image; the model needs at least one. Describe the clip.")
@@ -214,6 +240,9 @@ def generate(
     request = Request(
         prompt=prompt,
         model=model,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
         height=size.height,
         width=size.width,
         frames=size.frames,
@@ -223,5 +252,7 @@ def generate(
         seed=seed,
         negative=defaults.negative if negative is None else negative,
         fps=defaults.fps,
+        clean_references=clean_references,
+        allow_extra_references=allow_extra_references,
     )
     return render(load_models(request, device), request, images, on_step).frames

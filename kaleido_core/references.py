@@ -73,6 +73,8 @@ def _to_pil(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     array = image.cpu().numpy() if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"An image of type {type(image).__name__}; we need PIL or uint8 [H W 3]. Open it first.")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise DataError(
             f"An image array of {array.dtype} {array.shape}; references are PIL images or uint8 [H W 3]. "

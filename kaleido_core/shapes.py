@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .errors import ShapeError
+from .errors import ShapeError, warn_once
 
 Grid = tuple[int, int, int]  # (T, h, w): latent frames and patches
 
@@ -26,7 +26,7 @@ def nearest_side(pixels: int) -> int:
 
 @dataclass(frozen=True)
 class VideoSize:
-    """A clip's size in pixels: ``frames`` is 4k + 1, ``height`` and ``width`` are multiples of 16.
+    """A clip's size in pixels (SPEC 1): ``frames`` is 4k + 1, ``height`` and ``width`` are multiples of 16.
 
     Raises ``ShapeError`` naming the nearest valid value.
     """
@@ -59,16 +59,17 @@ class VideoSize:
 
 def check_reference_count(count: int, allow_extra_references: bool = False) -> None:
     """Refuse more references than the model was trained with, unless ``allow_extra_references``."""
-    if count > MAX_REFERENCES and not allow_extra_references:
-        raise ShapeError(
-            f"{count} references: the model was trained with at most {MAX_REFERENCES}. "
-            "Leave some out, or pass allow_extra_references=True to try anyway."
-        )
+    if count <= MAX_REFERENCES:
+        return
+    got = f"{count} references: the model was trained with at most {MAX_REFERENCES}. "
+    if not allow_extra_references:
+        raise ShapeError(got + "Leave some out, or allow it: allow_extra_references=True, --allow-extra-references.")
+    warn_once("references", got + "Subjects may be mixed up; leave some out if they are.")
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What one branch of the model sees beside the latent.
+    """What one branch of the model sees beside the latent (SPEC 3).
 
     ``context`` is ``[B L D]`` text features; ``references`` are clean latents ``[B 16 1 h w]``, sizes may differ.
     Raises ``ShapeError`` for more than three references unless ``allow_extra_references``.

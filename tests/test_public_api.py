@@ -15,7 +15,6 @@ NAMES = """
     letterbox encode_references initial_noise sigma_schedule sample generate
     r_rope_positions rotary_angles apply_rotary block_swap write_video
 """.split()  # noqa: SIM905
-COMING = {"block_swap"}  # with offloading
 
 SIGNATURES = {
     "KaleidoDiT": "config device=None dtype=None",
@@ -64,11 +63,11 @@ def keep_promise(parameters: list[str], wanted: list[str]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_frozen_name_is_exported(name: str):
-    assert name in COMING or hasattr(kaleido_core, name)
+    assert hasattr(kaleido_core, name)
 
 
 def test_all_lists_what_is_frozen_and_nothing_else():
-    assert set(kaleido_core.__all__) - {"read_metadata"} == {n for n in NAMES if hasattr(kaleido_core, n)}
+    assert set(kaleido_core.__all__) - {"read_metadata"} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

@@ -29,8 +29,8 @@ def sample_sigma(count: int, generator: torch.Generator) -> Tensor:
 
 
 def shift_sigma(sigma: Tensor, latent_size: Sequence[int]) -> Tensor:
-    """Push noise levels towards 1 for larger frames; ``latent_size`` is the latent's (H, W), frames do not count."""
-    height, width = latent_size
+    """Push noise levels towards 1 for larger frames; ``latent_size`` ends with the latent's (H, W)."""
+    height, width = latent_size[-2:]
     tokens = (height // 2) * (width // 2)
     shift = math.exp(SHIFT_START + (tokens - 256) * SHIFT_SLOPE)
     return shift / (shift + 1 / sigma - 1)

@@ -17,7 +17,7 @@ from ..text.tokenizer import Tokenizer
 from ..vae.model import WanVAE
 from .layouts import Kind
 from .sizes import Config, infer_config
-from .source import open_source
+from .source import SUFFIXES, open_source
 from .weights import Weights, open_weights, shapes_of
 
 logger = logging.getLogger("kaleido.checkpoints")
@@ -68,22 +68,21 @@ def load_text_encoder(
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """From a SentencePiece model, a folder that holds one, or a ComfyUI text encoder file with one inside."""
+    """From a SentencePiece model, a folder that holds one, or a text encoder file with one inside or beside it."""
     path = model_path(path, "tokenizer")
-    if path.is_dir():
-        found = [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
-        if not found:
-            raise CheckpointError(f"{path} holds no tokenizer; we need {' or '.join(TOKENIZER_FILES)}. Name the file.")
-        path = found[0]
-    if path.suffix != ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
+        source = open_source(path)
+        if TOKENIZER_TENSOR in source.infos:  # ComfyUI's umt5_xxl files
+            return Tokenizer.from_bytes(source.read(TOKENIZER_TENSOR).numpy().tobytes())
+    if path.is_file() and path.suffix not in SUFFIXES:
         return Tokenizer.from_file(path)
-    source = open_source(path)
-    if TOKENIZER_TENSOR not in source.infos:
-        raise CheckpointError(
-            f"{path.name} has no tokenizer inside; of safetensors files only ComfyUI's umt5_xxl ones have. "
-            "Pass the spiece.model that came with the text encoder."
-        )
-    return Tokenizer.from_bytes(source.read(TOKENIZER_TENSOR).numpy().tobytes())
+    folder = path if path.is_dir() else path.parent
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            return Tokenizer.from_file(folder / name)
+    raise CheckpointError(
+        f"{path} holds no tokenizer, nor does its folder; we need {' or '.join(TOKENIZER_FILES)}. Name the file."
+    )
 
 
 def model_path(path: str | Path, part: str) -> Path:

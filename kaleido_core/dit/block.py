@@ -50,7 +50,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         width, self.eps = config.width, config.eps
-        self.modulation = nn.Parameter(torch.randn(1, 6, width, device=device, dtype=dtype) / width**0.5)
+        self.modulation = nn.Parameter(torch.empty(1, 6, width, device=device, dtype=dtype))
+        nn.init.normal_(self.modulation, std=width**-0.5)
         self.self_attn = SelfAttention(config, device, dtype)
         self.norm3 = LayerNorm(width, eps=config.eps, device=device, dtype=dtype)
         self.cross_attn = CrossAttention(config, device, dtype)

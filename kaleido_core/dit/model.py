@@ -21,7 +21,8 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         patch_width = config.latent_channels * torch.Size(config.patch_size).numel()
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.width, device=device, dtype=dtype) / config.width**0.5)
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.width, device=device, dtype=dtype))
+        nn.init.normal_(self.modulation, std=config.width**-0.5)
         self.head = Float32Linear(config.width, patch_width, device=device, dtype=dtype)
 
     def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
@@ -84,9 +85,11 @@ class KaleidoDiT(nn.Module):
 
     def _reference_grids(self, references: Sequence[Tensor], batch: int) -> list[Grid]:
         for index, reference in enumerate(references):
-            if reference.shape[0] not in (1, batch) or reference.shape[2] != 1:
+            channels = self.config.latent_channels
+            if reference.shape[0] not in (1, batch) or tuple(reference.shape[1:3]) != (channels, 1):
                 raise ShapeError(
-                    f"Reference {index + 1} is {tuple(reference.shape)}; it must be [{batch} or 1, 16, 1, h, w]. "
+                    f"Reference {index + 1} is {tuple(reference.shape)}; "
+                    f"it must be [{batch} or 1, {channels}, 1, h, w]. "
                     "Encode each image alone, as a clip of one frame."
                 )
         return [patch_grid(reference, self.config.patch_size) for reference in references]
@@ -100,6 +103,7 @@ class KaleidoDiT(nn.Module):
 def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
     """``[B]`` in 0..1000 -> float32 ``[B width]``: cosines, then sines, of angles taken in float64."""
     half = width // 2
-    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
-    angles = torch.outer(timestep.double(), frequencies)
-    return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+    place = torch.device("cpu") if timestep.device.type == "mps" else timestep.device  # mps has no float64
+    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=place) / half)
+    angles = torch.outer(timestep.to(place).double(), frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float().to(timestep.device)

@@ -22,10 +22,10 @@ def r_rope_positions(
     A video token sits at (t, row, column), a token of reference i at (i, offset + row, offset + column): references
     share their times with the first frames and are told from them by the spatial offset alone.
     """
-    if reference_grids and max(grid[1:]) > offset:
+    if max(grid[1:]) > offset:
         warn_once(
             "rope",
-            f"The video is {grid[1]} x {grid[2]} patches; above {offset} its positions overlap the references' own. "
+            f"The video is {grid[1]} x {grid[2]} patches; above {offset} its positions reach those of the references. "
             f"Expect subjects to bleed; stay within {offset * 16} pixels a side.",
         )
     parts = [

@@ -19,6 +19,11 @@ def sigma_schedule(steps: int, shift: float) -> Tensor:
 
 def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
     """Standard normal float32 of ``shape``, drawn on the CPU: the same for a ``seed`` (0 .. 2**64 - 1) anywhere."""
+    check_seed(seed)
+    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch's generator does not take."""
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed {seed}: seeds are whole numbers from 0 to {2**64 - 1}. Choose another.")
-    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)

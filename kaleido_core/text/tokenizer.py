@@ -34,7 +34,13 @@ class Tokenizer:
     def from_bytes(cls, model: bytes, length: int = MAX_TOKENS) -> "Tokenizer":
         from sentencepiece import SentencePieceProcessor
 
-        return cls(SentencePieceProcessor(model_proto=model), length)
+        try:
+            return cls(SentencePieceProcessor(model_proto=model), length)
+        except RuntimeError as error:
+            raise DataError(
+                f"{len(model)} bytes that are no SentencePiece model; we need the text encoder's spiece.model. "
+                "Download it again."
+            ) from error
 
     @classmethod
     def from_file(cls, path: Path, length: int = MAX_TOKENS) -> "Tokenizer":

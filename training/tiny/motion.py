@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_SUBJECTS = 3
 Phrase = tuple[str, str]  # "spins", "spinning"
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from kaleido_core.config import DiTConfig, TextConfig, VAEConfig
+from kaleido_core.generate import DEFAULTS_TINY
 
-FRAMES, SIDE = 17, 128  # of a training clip
-CONTEXT_ROWS = 64  # text rows the model sees, padding included
+FRAMES, SIDE = DEFAULTS_TINY.frames, DEFAULTS_TINY.height  # of a training clip
 WHOLE = 4 * FRAMES  # frames the autoencoder takes in one pass: a clip at once, which is what a GPU likes
 
 TINY_DIT = DiTConfig(num_layers=10, width=256, num_heads=2, mlp_width=704, text_width=128)

@@ -3,6 +3,7 @@
 Writes ``quality.json`` and contact sheets. A clip finds its reference when, by plain pixel matching, no other of the
 candidate drawings explains it better (training/evaluation/identity.py). Three controls are measured on the way: the
 ceiling (the true clips), the autoencoder alone (true clips, decoded), and the same prompts without references.
+References show the drawing of the true clip in other light, at another size and angle.
 """
 
 import argparse
@@ -46,7 +47,10 @@ def candidate_drawings(art: Artwork, count: int) -> Tensor:
 
 
 def choose_cases(art: Artwork, candidates: Tensor, count: int, references: int) -> Cases:
-    """Scenes whose references are all candidates; the first subjects are as evenly spread as chance allows."""
+    """Scenes whose references are all candidates; the first subjects are as evenly spread as chance allows.
+
+    Left out are scenes with a reference of the other vendor's drawing: there is no telling which of both to expect.
+    """
     place = torch.full((len(art.emoji.names),), -1)
     place[candidates] = torch.arange(len(candidates))
     scenes = draw_scenes(art, 40 * count, references, 4242, "held_out")
@@ -84,7 +88,7 @@ def make_clips(models: Models, scenes: Scenes, pictures: list[Tensor], seed: int
 
 
 def generate_all(models: Models, art: Artwork, scenes: Scenes, with_references: bool) -> tuple[Tensor, Tensor]:
-    """Clips as uint8-like float16 on the CPU, ``[N 3 F H W]``, and the reference pictures ``[N R 3 H W]``."""
+    """Clips in -1..1, float16 on the CPU, ``[N 3 F H W]``, and the reference pictures ``[N R 3 H W]``."""
     clips, references = [], []
     for start in range(0, len(scenes), PIECE):
         part = scenes[start : start + PIECE]
@@ -141,11 +145,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with emoji.zip and photos.zip")
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--model", default="tiny")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models = load_models(Request(prompt="", model=arguments.model), device)
+    models = load_models(Request(prompt=""), device)
     figures = measure(models, load_artwork(arguments.data, device), arguments.out, arguments.clips)
     (arguments.out / "quality.json").write_text(json.dumps(figures, indent=1) + "\n")
 

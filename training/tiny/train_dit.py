@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kaleido_core import KaleidoDiT, UMT5Encoder, WanVAE, load_vae
 from kaleido_core.checkpoints.load import load_tokenizer
 from kaleido_core.config import DiTConfig, TextConfig
+from kaleido_core.generate import TINY_CONTEXT_ROWS
 from kaleido_core.text.encoder import RelativeBias, T5Attention
 from kaleido_core.text.tokenizer import Tokenizer
 from training.step import Batch, drop_text, flow_matching_losses, sample_sigma, shift_sigma
@@ -25,7 +26,7 @@ from training.step import Batch, drop_text, flow_matching_losses, sample_sigma, 
 from .clips import Clips, TokenIds, encode_chunk, shuffled_batches
 from .data import Artwork, load_artwork
 from .ranks import Ranks, agree, average_gradients, join, leave
-from .recipe import CONTEXT_ROWS, TINY_DIT, TINY_TEXT, DiTRecipe, learning_rate
+from .recipe import TINY_DIT, TINY_TEXT, DiTRecipe, learning_rate
 from .run_state import Log, RunState, begin, update_ema
 
 
@@ -55,7 +56,7 @@ class Material:
 
 def load_material(data: Path, vae: str | Path, device: torch.device) -> Material:
     tokenizer = load_tokenizer(data / "spiece.model")
-    tokenizer.length = CONTEXT_ROWS
+    tokenizer.length = TINY_CONTEXT_ROWS
     ids, mask = tokenizer([""])
     return Material(
         load_artwork(data, device), load_vae(vae, device=device), tokenizer, (ids.to(device), mask.to(device))

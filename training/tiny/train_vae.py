@@ -90,6 +90,7 @@ def train(vae: WanVAE, recipe: VAERecipe, art: Artwork, run: Path, ranks: Ranks,
             log.write(step=state.step, loss=loss.item(), norm=norm.item(), lr=rate)
         if ranks.first and state.step % 1000 == 0:
             log.write(step=state.step, psnr=psnr(vae, held_out))
+            state.save(run / "vae.pt")
     if ranks.first:
         state.save(run / "vae.pt")
         average = WanVAE(TINY_VAE).to(device)
