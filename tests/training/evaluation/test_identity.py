@@ -1,0 +1,63 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kaleido_core.errors import ShapeError
+from training.evaluation.identity import Search, both_found_rate, identity_scores, top1_rate
+
+QUICK = Search(sizes=(34, 44), turns=8, kept=2, steps=6)
+DRAWINGS = 6
+
+
+def sprites() -> torch.Tensor:
+    """Discs with their own coarse pattern of colours: uint8 [M 4 64 64]."""
+    generator = torch.Generator().manual_seed(0)
+    colours = F.interpolate(torch.rand(DRAWINGS, 3, 3, 3, generator=generator), (64, 64), mode="nearest")
+    pixel = torch.arange(64) - 31.5
+    alpha = (torch.hypot(pixel[:, None], pixel) < 30).float().expand(DRAWINGS, 1, 64, 64)
+    return (torch.cat([colours, alpha], 1) * 255).byte()
+
+
+def frame(
+    drawing: int, size: int = 40, place: tuple[int, int] = (30, 50), gain: float = 1.0, turn: int = 0, flip=False
+):
+    """A 128-pixel frame of one drawing on grey, as a clip: [1 1 3 128 128] in -1..1."""
+    sprite = sprites()[drawing : drawing + 1].float() / 255
+    sprite = F.interpolate(sprite, (size, size), mode="bilinear", antialias=True).rot90(turn, (2, 3))
+    sprite = sprite.flip(3) if flip else sprite
+    canvas = torch.full((1, 3, 128, 128), 0.55)
+    y, x = place
+    area = canvas[..., y : y + size, x : x + size]
+    area.copy_(area * (1 - sprite[:, 3:]) + (sprite[:, :3] * gain).clamp(0, 1) * sprite[:, 3:])
+    return (canvas * 2 - 1)[None]
+
+
+@pytest.mark.parametrize(
+    "pose", [{}, {"size": 52, "place": (60, 8)}, {"turn": 1}, {"flip": True}, {"gain": 0.8}, {"size": 34, "turn": 2}]
+)
+def test_the_drawing_that_is_there_wins(pose):
+    clips = torch.cat([frame(drawing, **pose) for drawing in (0, 3)])
+    scores = identity_scores(clips, sprites(), search=QUICK)
+    assert top1_rate(scores, torch.tensor([0, 3])) == 1.0
+
+
+def test_a_plain_frame_shows_nobody():
+    empty = identity_scores(torch.zeros(1, 1, 3, 128, 128), sprites(), search=QUICK)
+    there = identity_scores(frame(2), sprites(), search=QUICK)
+    assert empty.abs().max() < 0.05 * there[0, 2]
+
+
+def test_an_absent_drawing_is_not_found():
+    scores = identity_scores(frame(1), sprites(), search=QUICK)
+    assert scores.argmax() == 1 and scores[0, 1] > 2 * scores[0].sort().values[-2]
+
+
+def test_rates_count_what_they_say():
+    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0]])
+    assert top1_rate(scores, torch.tensor([0, 2])) == 0.5
+    assert both_found_rate(scores, torch.tensor([[1, 0], [0, 1]])) == 0.5
+
+
+def test_frames_that_are_not_square_are_refused():
+    with pytest.raises(ShapeError, match="square"):
+        identity_scores(torch.zeros(1, 1, 3, 64, 128), sprites())
