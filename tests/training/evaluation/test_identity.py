@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from kaleido_core.errors import ShapeError
 from training.evaluation.identity import Search, both_found_rate, identity_scores, top1_rate
 
-QUICK = Search(sizes=(34, 44), turns=8, kept=2, steps=6)
+QUICK = Search(sizes=(34, 44), turns=8, steps=6)
 DRAWINGS = 6
 
 
