@@ -11,7 +11,7 @@ from kaleido_core.checkpoints import load
 from kaleido_core.checkpoints.layouts import DIT_DIFFUSERS, TEXT_TRANSFORMERS, VAE_DIFFUSERS, export
 from kaleido_core.checkpoints.load import load_dit, load_text_encoder, load_tokenizer, load_vae
 from kaleido_core.checkpoints.sizes import write_identity
-from kaleido_core.errors import CheckpointError
+from kaleido_core.errors import CheckpointError, DataError
 
 
 def assert_same(module, tensors, dtype=torch.bfloat16):
@@ -206,5 +206,14 @@ def test_tokenizer_comes_from_a_file_a_folder_or_a_text_encoder_file(stored, wri
     inside = write({**stored("t5_weights"), "spiece_model": torch.tensor(list(model.read_bytes()), dtype=torch.uint8)})
     ids = [load_tokenizer(path)(["a red fox"])[0] for path in (model, model.parent, inside)]
     assert torch.equal(ids[0], ids[1]) and torch.equal(ids[0], ids[2]) and ids[0].any()
-    with pytest.raises(CheckpointError, match="no tokenizer inside"):
+    with pytest.raises(CheckpointError, match="holds no tokenizer, nor does its folder"):
         load_tokenizer(write(stored("t5_weights")))
+
+
+def test_a_torch_text_encoder_finds_its_tokenizer_beside_it_and_is_never_read_as_one(tmp_path):
+    torch.save({"norm.weight": torch.ones(2)}, tmp_path / "models_t5.pth")
+    with pytest.raises(CheckpointError, match=r"spiece\.model"):
+        load_tokenizer(tmp_path / "models_t5.pth")
+    (tmp_path / "spiece.model").write_bytes(b"junk")
+    with pytest.raises(DataError, match="no SentencePiece model"):
+        load_tokenizer(tmp_path / "models_t5.pth")
