@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def _generate(arguments: argparse.Namespace) -> int:
         files.open_references(job.references)
         if not arguments.overwrite:
             files.check_free(job.out)
-        job.out.parent.mkdir(parents=True, exist_ok=True)
+    for job in jobs:
+        _make_folder(job.out.parent)
 
     device = _device(arguments.device)
     print(f"loading {jobs[0].request.model} on {device}", file=sys.stderr)
@@ -110,16 +112,27 @@ def _generate(arguments: argparse.Namespace) -> int:
     return DONE if same else DIFFERS
 
 
-def _device(name: str | None) -> str:
-    has_cuda = torch.cuda.is_available()
-    if name is None:
-        return "cuda" if has_cuda else "cpu"
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a clip, and see that it can be written to."""
     try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if not kind or (kind == "cuda" and not has_cuda):
-        raise ConfigError(f"--device {name}: this torch does not offer it; cpu always works. Leave --device out.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} takes no files ({error.strerror}); clips need a folder. Choose another --out."
+        ) from error
+
+
+def _device(name: str | None) -> str:
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--device {name}: this torch does not offer it; cpu always works. Leave --device out."
+        ) from error
     return name
 
 

@@ -34,7 +34,7 @@ def write_video(frames: np.ndarray, path: str | Path, fps: float = 16, metadata:
 
     The file appears under ``path`` only when it is complete.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # ffmpeg takes what stands before a colon for a protocol
     _check_frames(frames, fps)
     if not path.parent.is_dir():
         raise DataError(f"{path.parent} is not a folder; the clip needs one to be written to. Make it first.")
@@ -58,7 +58,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         ["-i", str(path), "-f", "ffmetadata", "-"],
         f"{path.name} cannot be read as a video; an mp4 written by Kaleido is needed. Check the path",
     )
-    match = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", listing.decode("utf-8"), re.MULTILINE | re.DOTALL)
+    match = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", listing.decode("utf-8", "replace"), re.MULTILINE | re.DOTALL)
     try:
         metadata = json.loads(re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL)) if match else None
     except ValueError:
@@ -176,7 +176,7 @@ def _to_ffmetadata(metadata: dict[str, Any] | None) -> str:
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise DataError(f"{path} does not exist; the path of a video file is needed. Check the spelling.")
-    return Path(path)
+    return Path(path).resolve()
 
 
 Cell = tuple[str, np.ndarray]  # label, picture

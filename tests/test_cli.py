@@ -281,3 +281,15 @@ def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, caps
 def test_info_describes_the_embedded_model(capsys):
     assert cli.main(["info", "tiny"]) == 0
     assert "transformer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["a.png/clip.mp4", "/proc/none/clip.mp4"])
+def test_a_place_that_takes_no_files_is_refused_before_the_model_loads(stage: Stage, capsys, out):
+    assert generate("--prompt", "a fox", "--out", out) == 2
+    assert stage.loads == 0 and "Choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])
+def test_a_device_that_cannot_compute_is_refused(stage: Stage, capsys, device):
+    assert generate("--prompt", "a fox", "--device", device) == 2
+    assert stage.loads == 0 and "Leave --device out" in capsys.readouterr().err

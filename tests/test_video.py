@@ -121,3 +121,11 @@ def test_any_prompt_fits_below_the_pictures(prompt: str, tmp_path: Path):
 def test_metadata_is_plain_json_in_the_comment_for_other_tools(tmp_path: Path):
     write_video(moving_square(), tmp_path / "clip.mp4", metadata={"seed": 7})
     assert json.dumps({"seed": 7}).encode() in (tmp_path / "clip.mp4").read_bytes()
+
+
+def test_a_colon_in_a_path_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("12:30").mkdir()
+    for name in ("x:1.mp4", "12:30/y.mp4"):
+        write_video(np.full((2, 16, 16, 3), 90, np.uint8), name, metadata={"name": name})
+        assert read_metadata(name) == {"name": name} and read_video(name).shape == (2, 16, 16, 3)
