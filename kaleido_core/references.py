@@ -1,6 +1,7 @@
 """Reference images: onto a white canvas of the video's size, then to latents one by one (SPEC 8)."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from .shapes import VideoSize
 
 Encode = Callable[[Tensor], Tensor]  # pixels [1 3 1 H W] in -1..1 -> latent [1 16 1 h w]
 Picture = Image.Image | np.ndarray | Tensor
+Fit = Literal["letterbox", "crop"]
 WHITE = (255, 255, 255)
 
 
@@ -42,6 +44,27 @@ def fitted_size(image_width: int, image_height: int, height: int, width: int) ->
     if ratio > width / height:
         return width, max(1, int(width / ratio))
     return max(1, int(height * ratio)), height
+
+
+def cropped_image(image: Picture, height: int, width: int) -> Image.Image:
+    """Fill ``height`` x ``width`` with the middle of the image; the model was trained on whole ones (``letterbox``)."""
+    return ImageOps.fit(_to_pil(image).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+
+
+def whiten_background(image: Picture, keep: np.ndarray) -> Image.Image:
+    """White wherever ``keep`` ``[h w]`` in 0..1, stretched over the image, is 0."""
+    picture = _to_pil(image).convert("RGB")
+    mask = Image.fromarray((keep.clip(0, 1) * 255).round().astype(np.uint8)).resize(picture.size)
+    return Image.composite(picture, Image.new("RGB", picture.size, WHITE), mask)
+
+
+def prepare_reference(
+    image: Picture, size: VideoSize, fit: Fit = "letterbox", keep: np.ndarray | None = None
+) -> Image.Image:
+    """An image as the model shall see it: background whitened where there is a mask, then fitted to the video."""
+    if keep is not None:
+        image = whiten_background(image, keep)
+    return FITS[fit](image, size.height, size.width)
 
 
 def clean_picture(image: Picture) -> Image.Image:
@@ -81,3 +104,6 @@ def _to_pil(image: Picture) -> Image.Image:
             "Convert it first."
         )
     return Image.fromarray(array)
+
+
+FITS: dict[Fit, Callable[[Picture, int, int], Image.Image]] = {"letterbox": letterbox_image, "crop": cropped_image}

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .contact_sheet import write_contact_sheet
 from .errors import ConfigError, DataError, KaleidoError
 from .generate import Defaults, Request, Result
 from .shapes import nearest_side
-from .video import read_metadata, write_contact_sheet, write_video
+from .video import read_metadata, write_video
 
 VERSION = "0.1.0"
 LANDSCAPE = 896 / 512  # the model's own aspect

@@ -1,4 +1,4 @@
-"""Frames to an mp4 that remembers how it was made, and back; contact sheets."""
+"""Frames to a video file that remembers how it was made, and back."""
 
 import json
 import math
@@ -6,27 +6,46 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from .errors import DataError, ShapeError
+from .errors import ConfigError, DataError, ShapeError
 
-CELL_HEIGHT = 200  # pixels of a picture on a contact sheet
-SHEET_WIDTH = 1480
-GAP = 14
-LABEL_HEIGHT = 20
-INK, GREY, PAPER = (25, 25, 25), (190, 190, 190), (255, 255, 255)
-# Pillow's own font knows Latin letters only; these are what Linux, Windows and macOS ship for the rest.
-WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf")
+QUALITY = 80  # of 1..100
 
 # sRGB pictures become tagged BT.709: an untagged file is guessed differently by each player.
-COLOURS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-H264 = ["-crf", "17", "-preset", "medium", "-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd"]
+COLOURS = [
+    *("-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd"),
+    *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"),
+]
+# GIF has 256 colours; the best ones are counted first.
+PALETTE = ["-filter_complex", "split[a][b];[a]palettegen[p];[b][p]paletteuse"]
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """A kind of file. ``crf`` is ffmpeg's constant rate factor at quality 0 and 100, where the codec has one."""
+
+    suffix: str
+    codec: str
+    options: tuple[str, ...] = ()
+    crf: tuple[int, int] | None = None
+
+
+FORMATS = {
+    "mp4 h264": VideoFormat(".mp4", "libx264", ("-preset", "medium", *COLOURS), (41, 11)),
+    "mp4 h265": VideoFormat(".mp4", "libx265", ("-preset", "medium", "-tag:v", "hvc1", *COLOURS), (45, 15)),
+    "webm vp9": VideoFormat(".webm", "libvpx-vp9", ("-b:v", "0", "-row-mt", "1", *COLOURS), (60, 20)),
+    "gif": VideoFormat(".gif", "gif", tuple(PALETTE)),
+    "webp": VideoFormat(".webp", "webp"),
+}
+FRAMES_OF_WEBP = "webp"  # Pillow writes it: ffmpeg would drop its metadata
 
 
 def write_video(frames: np.ndarray, path: str | Path, fps: float = 16, metadata: dict[str, Any] | None = None) -> None:
@@ -34,20 +53,36 @@ def write_video(frames: np.ndarray, path: str | Path, fps: float = 16, metadata:
 
     The file appears under ``path`` only when it is complete.
     """
+    encode_video(frames, path, fps, {} if metadata is None else {"comment": json.dumps(metadata)})
+
+
+def encode_video(
+    frames: np.ndarray,
+    path: str | Path,
+    fps: float,
+    tags: Mapping[str, str],
+    form: str = "mp4 h264",
+    quality: int = QUALITY,
+) -> None:
+    """Write ``[F H W 3]`` uint8 in one of ``FORMATS``, ``quality`` 1..100, with ``tags``; complete or not at all.
+
+    The tags are readable by any player's inspector; ComfyUI's page looks for ``prompt`` and ``workflow``. A GIF carries
+    none. Raises ``ShapeError`` for frames the format cannot hold, ``ConfigError`` for an unknown format.
+    """
+    if form not in FORMATS or not 1 <= quality <= 100:
+        raise ConfigError(f"format {form!r}, quality {quality}: known are {', '.join(FORMATS)}; quality is 1..100.")
     path = Path(path).resolve()  # ffmpeg takes what stands before a colon for a protocol
-    _check_frames(frames, fps)
+    _check_frames(frames, fps, even=FORMATS[form].crf is not None)
     if not path.parent.is_dir():
         raise DataError(f"{path.parent} is not a folder; the clip needs one to be written to. Make it first.")
     with tempfile.TemporaryDirectory(prefix=".kaleido-", dir=path.parent) as folder:
-        silent, tags, done = (Path(folder, name) for name in ("frames.mp4", "tags.txt", "done.mp4"))
-        _encode(frames, silent, fps)
-        tags.write_text(_to_ffmetadata(metadata), encoding="utf-8")
-        # A second, copying pass: metadata of any size fits into a file, but not onto every system's command line.
-        _ffmpeg(
-            ["-i", str(silent), "-f", "ffmetadata", "-i", str(tags), "-map", "0:v", "-map_metadata", "1"]
-            + ["-codec", "copy", "-movflags", "+faststart", str(done)],
-            f"{path.name} could not be encoded; H.264 through ffmpeg is needed. Look at ffmpeg's words",
-        )
+        done = Path(folder, f"done{FORMATS[form].suffix}")
+        if form == FRAMES_OF_WEBP:
+            _write_webp(frames, done, fps, tags, quality)
+        else:
+            silent = Path(folder, f"frames{FORMATS[form].suffix}")
+            _encode(frames, silent, fps, FORMATS[form], quality)
+            _attach_tags(silent, done, tags)
         os.replace(done, path)
 
 
@@ -83,77 +118,69 @@ def read_video(path: str | Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def write_contact_sheet(
-    path: str | Path,
-    references: Sequence[np.ndarray],
-    frames: np.ndarray,
-    prompt: str = "",
-    fps: float = 16,
-    samples: int = 8,
-) -> None:
-    """One picture that tells the clip: the references ``[H W 3]`` on top, ``samples`` frames below, the prompt."""
-    path = Path(path)
-    indices = np.linspace(0, len(frames) - 1, min(samples, len(frames))).round().astype(int)
-    reference_cells = [(f"reference {number}", image) for number, image in enumerate(references, start=1)]
-    frame_cells = [(f"frame {index}  {index / fps:.2f} s", frames[index]) for index in indices]
-    rows = _rows(reference_cells) + _rows(frame_cells)
-    width = max(_row_width(row) for row in rows) + 2 * GAP
-    font = _font_for(prompt, 18)
-    if font is None:
-        prompt, font = "The prompt is in the JSON file beside this picture.", ImageFont.load_default(18)
-    caption = _wrap(prompt, font, width - 2 * GAP)
-
-    line_height = 26
-    height = GAP + len(rows) * (LABEL_HEIGHT + CELL_HEIGHT + GAP) + len(caption) * line_height + GAP * bool(caption)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    top = GAP
-    for row in rows:
-        _draw_row(sheet, draw, row, top)
-        top += LABEL_HEIGHT + CELL_HEIGHT + GAP
-    for line in caption:
-        draw.text((GAP, top), line, INK, font)
-        top += line_height
-    with tempfile.TemporaryDirectory(prefix=".kaleido-", dir=path.parent) as folder:
-        sheet.save(Path(folder, "sheet.png"))
-        os.replace(Path(folder, "sheet.png"), path)
-
-
-def _check_frames(frames: np.ndarray, fps: float) -> None:
+def _check_frames(frames: np.ndarray, fps: float, even: bool) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ShapeError(
             f"frames are {frames.dtype} {list(frames.shape)}; a clip is uint8 [F H W 3], F >= 1. Convert them first."
         )
     height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
+    if even and (height % 2 or width % 2):
         raise ShapeError(
-            f"frames are {width}x{height}; H.264 needs an even width and height. "
+            f"frames are {width}x{height}; this video format needs an even width and height. "
             f"Crop to {width - width % 2}x{height - height % 2}, or pad."
         )
     if not 0 < fps < math.inf:
         raise ShapeError(f"{fps} frames per second; a positive number is needed. The model's own is 16.")
 
 
-def _encode(frames: np.ndarray, path: Path, fps: float) -> None:
+def _encode(frames: np.ndarray, path: Path, fps: float, form: VideoFormat, quality: int) -> None:
     height, width = frames.shape[1:3]
+    rate: list[str] = []
+    if form.crf:
+        worst, best = form.crf
+        rate = ["-crf", str(round(worst + (best - worst) * quality / 100))]
     writer = imageio_ffmpeg.write_frames(
         path,
         (width, height),
         fps=fps,  # pyright: ignore[reportArgumentType] it takes fractions too
-        codec="libx264",
-        quality=None,  # pyright: ignore[reportArgumentType] crf below instead
+        codec=form.codec,
+        pix_fmt_out="yuv420p" if form.crf else "pal8",
+        quality=None,  # pyright: ignore[reportArgumentType] crf instead
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=[*H264, *COLOURS],
+        output_params=[*rate, *form.options],
     )
     writer.send(None)
     try:
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))
     except OSError as error:
-        raise DataError(f"ffmpeg stopped while encoding; it needs libx264 and free disk space. {error}") from error
+        raise DataError(f"ffmpeg stopped while encoding; it needs {form.codec} and free disk space. {error}") from error
     finally:
         writer.close()
+
+
+def _attach_tags(silent: Path, done: Path, tags: Mapping[str, str]) -> None:
+    # A second, copying pass: metadata of any size fits into a file, but not onto every system's command line.
+    file = silent.with_name("tags.txt")
+    file.write_text(_to_ffmetadata(tags), encoding="utf-8")
+    movie = ["-movflags", "+faststart+use_metadata_tags"] if done.suffix == ".mp4" else []
+    _ffmpeg(
+        ["-i", str(silent), "-f", "ffmetadata", "-i", str(file), "-map", "0:v", "-map_metadata", "1"]
+        + ["-codec", "copy", *movie, str(done)],
+        f"{done.name} could not be written; ffmpeg and free disk space are needed. Look at ffmpeg's words",
+    )
+
+
+def _write_webp(frames: np.ndarray, path: Path, fps: float, tags: Mapping[str, str], quality: int) -> None:
+    pictures = [Image.fromarray(frame) for frame in frames]
+    exif = Image.Exif()
+    # ComfyUI's page reads "name:text" from any text field; these are free ones, from Model downwards.
+    for field, (name, text) in zip(range(0x0110, 0, -1), tags.items(), strict=False):
+        exif[field] = f"{name}:{text}".encode()
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, quality=quality, exif=exif
+    )
 
 
 def _ffmpeg(arguments: list[str], failure: str) -> bytes:
@@ -166,75 +193,12 @@ def _ffmpeg(arguments: list[str], failure: str) -> bytes:
     return done.stdout
 
 
-def _to_ffmetadata(metadata: dict[str, Any] | None) -> str:
-    if metadata is None:
-        return ";FFMETADATA1\n"
-    escaped = re.sub(r"([=;#\\])", r"\\\1", json.dumps(metadata))  # ASCII and one line, by json's own rules
-    return f";FFMETADATA1\ncomment={escaped}\n"
+def _to_ffmetadata(tags: Mapping[str, str]) -> str:
+    lines = [f"{name}=" + re.sub(r"([=;#\\\n])", r"\\\1", text) for name, text in tags.items()]
+    return "\n".join([";FFMETADATA1", *lines, ""])
 
 
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise DataError(f"{path} does not exist; the path of a video file is needed. Check the spelling.")
     return Path(path).resolve()
-
-
-Cell = tuple[str, np.ndarray]  # label, picture
-
-
-def _cell_width(image: np.ndarray) -> int:
-    height, width = image.shape[:2]
-    return max(1, round(width * CELL_HEIGHT / height))
-
-
-def _row_width(row: Sequence[Cell]) -> int:
-    return sum(_cell_width(image) for _, image in row) + GAP * (len(row) - 1)
-
-
-def _rows(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells in rows of equal length, none wider than the sheet."""
-    if not cells:
-        return []
-    widest = max(_cell_width(image) for _, image in cells)
-    fitting = max(1, (SHEET_WIDTH - GAP) // (widest + GAP))
-    columns = math.ceil(len(cells) / math.ceil(len(cells) / fitting))
-    return [list(cells[start : start + columns]) for start in range(0, len(cells), columns)]
-
-
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Sequence[Cell], top: int) -> None:
-    left = GAP
-    font = ImageFont.load_default(14)
-    for label, image in row:
-        width = _cell_width(image)
-        picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, CELL_HEIGHT), Image.Resampling.LANCZOS)
-        draw.text((left, top), label, INK, font)
-        sheet.paste(picture, (left, top + LABEL_HEIGHT))
-        # A frame around it: references are letterboxed on white and would melt into the paper.
-        edge = (left - 1, top + LABEL_HEIGHT - 1, left + width, top + LABEL_HEIGHT + CELL_HEIGHT)
-        draw.rectangle(edge, outline=GREY)
-        left += width + GAP
-
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def _font_for(text: str, size: int) -> Font | None:
-    """A font that can draw ``text``, or None."""
-    if all(ord(letter) < 0x2100 for letter in text):
-        return ImageFont.load_default(size)
-    for name in WIDE_FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return None
-
-
-def _wrap(text: str, font: Font, width: int) -> list[str]:
-    """Lines no wider than ``width`` pixels; broken between words, or anywhere in scripts without spaces."""
-    lines = [""]
-    for word in re.findall(r"[^\s\u2e80-\uffff]+\s*|[\u2e80-\uffff]", " ".join(text.split())):
-        if lines[-1] and font.getlength(lines[-1] + word.rstrip()) > width:
-            lines.append("")
-        lines[-1] += word
-    return [line.rstrip() for line in lines if line]

@@ -14,9 +14,6 @@ from kaleido_core.request_files import parse_size
 from kaleido_core.shapes import Step
 from kaleido_core.video import read_metadata, read_video
 
-ASSETS = Path(cli.__file__).parent / "assets"
-needs_tiny = pytest.mark.skipif(not list(ASSETS.glob("**/*.safetensors")), reason="kaleido-tiny is not in assets/")
-
 
 class Stage:
     """Stands in for the model: remembers what it was asked, and makes a latent of the request alone."""
@@ -266,7 +263,6 @@ def test_convert_never_writes_over_a_file(capsys, tmp_path: Path):
     assert "exists already" in capsys.readouterr().err and target.read_text() == "mine"
 
 
-@needs_tiny
 def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64), "orange").save("a.png")
@@ -277,7 +273,6 @@ def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, caps
     assert read_video("clip.mp4").shape == (5, 64, 64, 3)
 
 
-@needs_tiny
 def test_info_describes_the_embedded_model(capsys):
     assert cli.main(["info", "tiny"]) == 0
     assert "transformer" in capsys.readouterr().out

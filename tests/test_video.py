@@ -1,13 +1,14 @@
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from kaleido_core import video
-from kaleido_core.errors import DataError, ShapeError
-from kaleido_core.video import read_metadata, read_video, write_contact_sheet, write_video
+from kaleido_core.errors import ConfigError, DataError, ShapeError
+from kaleido_core.video import FORMATS, encode_video, read_metadata, read_video, write_video
 
 
 def moving_square(frames: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -98,26 +99,6 @@ def test_a_missing_folder_is_an_error_and_not_made_silently(tmp_path: Path):
         write_video(moving_square(), tmp_path / "none" / "clip.mp4")
 
 
-@pytest.mark.parametrize("references", [0, 1, 3, 7])
-@pytest.mark.parametrize("shape", [(5, 32, 48), (81, 64, 112), (17, 112, 64), (1, 32, 32)])
-def test_a_sheet_holds_all_pictures_without_growing_wide(references: int, shape, tmp_path: Path):
-    clip = moving_square(*shape)
-    write_contact_sheet(tmp_path / "sheet.png", list(clip[:1]) * references, clip, "a red square " * 20, fps=16)
-    sheet = Image.open(tmp_path / "sheet.png")
-    assert sheet.width <= video.SHEET_WIDTH + 2 * video.GAP
-    pixels = np.asarray(sheet).reshape(-1, 3).astype(int)
-    red = (np.abs(pixels - (220, 60, 40)).max(1) < 40).sum()
-    one = 256 * (video.CELL_HEIGHT / shape[1]) ** 2
-    assert red > 0.6 * one * (references * (min(shape[0], 5) > 0) + 1)
-
-
-@pytest.mark.parametrize("prompt", ["", "一只狐狸在雪地里奔跑" * 30, "\U0001f98a" * 10, "word" * 300])
-def test_any_prompt_fits_below_the_pictures(prompt: str, tmp_path: Path):
-    write_contact_sheet(tmp_path / "sheet.png", [], moving_square(), prompt)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width <= video.SHEET_WIDTH + 2 * video.GAP
-
-
 def test_metadata_is_plain_json_in_the_comment_for_other_tools(tmp_path: Path):
     write_video(moving_square(), tmp_path / "clip.mp4", metadata={"seed": 7})
     assert json.dumps({"seed": 7}).encode() in (tmp_path / "clip.mp4").read_bytes()
@@ -129,3 +110,41 @@ def test_a_colon_in_a_path_is_no_protocol(tmp_path, monkeypatch):
     for name in ("x:1.mp4", "12:30/y.mp4"):
         write_video(np.full((2, 16, 16, 3), 90, np.uint8), name, metadata={"name": name})
         assert read_metadata(name) == {"name": name} and read_video(name).shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_shows_the_frames_and_keeps_its_tags(form: str, tmp_path: Path):
+    path = tmp_path / f"clip{FORMATS[form].suffix}"
+    tags = {"prompt": '{"text": "a=b; #1\\n é"}', "workflow": "{}"}
+    encode_video(moving_square(9), path, 8, tags, form, quality=90)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with Image.open(path) if form in ("gif", "webp") else contextlib.nullcontext() as picture:
+        if picture is not None:
+            frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
+            written = picture.info.get("exif", b"").decode("utf-8", "replace")
+        else:
+            frames, written = read_video(path), path.read_bytes().decode("utf-8", "replace")
+    assert frames.shape == (9, 32, 48, 3)
+    assert np.abs(frames.astype(int) - moving_square(9)).mean() < 4
+    if form != "gif":
+        assert all(text in written for text in tags.values())
+    if form == "webp":
+        assert all(f"{name}:{text}" in written for name, text in tags.items())
+
+
+def test_higher_quality_is_closer_and_larger(tmp_path: Path):
+    noisy = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    for form in ("mp4 h264", "mp4 h265", "webm vp9"):
+        sizes, errors = [], []
+        for quality in (20, 60, 100):
+            path = tmp_path / f"{quality}{FORMATS[form].suffix}"
+            encode_video(noisy, path, 8, {}, form, quality)
+            sizes.append(path.stat().st_size)
+            errors.append(np.abs(read_video(path).astype(int) - noisy).mean())
+        assert sizes == sorted(sizes) and errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize(("form", "quality"), [("avi", 80), ("mp4 h264", 0), ("webm vp9", 101)])
+def test_an_unknown_format_or_quality_is_refused_by_name(form: str, quality: int, tmp_path: Path):
+    with pytest.raises(ConfigError, match="mp4 h264"):
+        encode_video(moving_square(), tmp_path / "clip.mp4", 8, {}, form, quality)

@@ -24,11 +24,11 @@ logger = logging.getLogger("kaleido.checkpoints")
 
 TINY = "tiny"
 ASSETS = Path(__file__).parent.parent / "assets"
-TINY_FILES: dict[str, str] = {
-    "dit": "kaleido_tiny_dit.safetensors",
-    "vae": "kaleido_tiny_vae.safetensors",
-    "text": "kaleido_tiny_text.safetensors",
-    "tokenizer": "kaleido_tiny_spiece.model",
+TINY_FILES: dict[str, str] = {  # in folders as ComfyUI names them, which the nodes add to its lists
+    "dit": "diffusion_models/kaleido_tiny_dit.safetensors",
+    "vae": "vae/kaleido_tiny_vae.safetensors",
+    "text": "text_encoders/kaleido_tiny_text.safetensors",
+    "tokenizer": "text_encoders/kaleido_tiny_spiece.model",
 }
 MODULES: dict[Kind, Callable[[Any], nn.Module]] = {"dit": KaleidoDiT, "vae": WanVAE, "text": UMT5Encoder}
 TOKENIZER_FILES = ("spiece.model", "google/umt5-xxl/spiece.model", "tokenizer/spiece.model", "tokenizer.model")
@@ -92,7 +92,7 @@ def model_path(path: str | Path, part: str) -> Path:
     embedded = ASSETS / TINY_FILES[part]
     if not embedded.is_file():
         raise CheckpointError(
-            f"The embedded model's {embedded.name} is not installed; it belongs into {ASSETS}. "
+            f"The embedded model's {embedded.name} is not installed; it belongs into {embedded.parent}. "
             "Reinstall Kaleido with its assets, or pass the path of a model."
         )
     return embedded

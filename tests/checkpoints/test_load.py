@@ -188,7 +188,8 @@ def test_tiny_means_the_embedded_files(monkeypatch, stored, write, small_config,
     monkeypatch.setattr(load, "ASSETS", tmp_path)
     with pytest.raises(CheckpointError, match=r"kaleido_tiny_dit\.safetensors is not installed"):
         load_dit("tiny")
-    write(stored("dit_h128_weights_wan"), "kaleido_tiny_dit.safetensors")
+    (tmp_path / "diffusion_models").mkdir()
+    write(stored("dit_h128_weights_wan"), "diffusion_models/kaleido_tiny_dit.safetensors")
     assert_same(load_dit("tiny"), stored("dit_h128_weights_wan"))
     with pytest.raises(CheckpointError, match="kaleido_tiny_spiece"):
         load_tokenizer("tiny")

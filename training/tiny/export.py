@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from kaleido_core import WanVAE
+from kaleido_core.checkpoints.load import TINY_FILES
 from kaleido_core.checkpoints.save import save_weights
 from kaleido_core.checkpoints.sizes import write_identity
 from kaleido_core.config import LATENT_MEAN, LATENT_STD, VAEConfig
@@ -75,7 +76,9 @@ def export_dit(run: Path, out: Path) -> None:
         tensors = {n.removeprefix(f"{part}."): v.bfloat16() for n, v in state.items() if n.startswith(f"{part}.")}
         kind = "dit" if part == "dit" else "text"
         identity = write_identity(kind, config, "bf16", "kaleido-tiny", True)
-        save_weights(out / f"kaleido_tiny_{part}.safetensors", tensors, identity)
+        path = out / TINY_FILES[part]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(path, tensors, identity)
 
 
 def export_references(data: Path, out: Path, names: list[str], side: int = 256) -> None:

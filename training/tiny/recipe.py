@@ -41,13 +41,13 @@ class DiTRecipe:
     seed: int = 2
     batch: int = 512  # a process
     chunk_batches: tuple[int, int, int, int] = (2, 14, 10, 6)  # batches a chunk with 0, 1, 2, 3 references
-    reuse: int = 24
-    lr: float = 1e-3
+    reuse: int = 40
+    lr: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 300
     cooldown: float = 0.3
     caption_dropout: float = 0.1
-    ema: float = 0.9995
+    ema: float = 0.999
 
     @property
     def steps_per_chunk(self) -> int:

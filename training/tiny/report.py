@@ -9,6 +9,7 @@ References show the drawing of the true clip in other light, at another size and
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from kaleido_core import Conditioning, initial_noise, sample, sigma_schedule
 from kaleido_core.generate import DEFAULTS_TINY, Models, Request, encode_text, load_models
-from training.evaluation.identity import both_found_rate, identity_scores, top1_rate
+from training.evaluation.identity import Search, both_found_rate, identity_scores, top1_rate
 
 from .data import Artwork, draw_scenes, load_artwork
 from .recipe import WHOLE
@@ -29,6 +31,11 @@ from .train_vae import psnr
 
 PIECE = 50  # clips generated at a time
 MATCHED_FRAMES = (1, 6, 11, 15)
+PHOTO_CAPTIONS = (
+    "The subject slides to the right on a plain teal background.",
+    "The subject bounces in front of a green meadow under a blue sky.",
+    "The subject spins clockwise against a starry night sky.",
+)
 SHEET_FRAMES = (0, 4, 8, 12, 16)
 
 
@@ -68,12 +75,12 @@ def choose_cases(art: Artwork, candidates: Tensor, count: int, references: int) 
 
 
 @torch.no_grad()
-def make_clips(models: Models, scenes: Scenes, pictures: list[Tensor], seed: int) -> Tensor:
-    """Generated pixels ``[N 3 F H W]`` with the embedded model's own settings."""
+def make_clips(models: Models, captions: Sequence[str], pictures: Sequence[Tensor], seed: int) -> Tensor:
+    """Generated pixels ``[N 3 F H W]`` with the embedded model's own settings; ``pictures`` ``[N 3 1 H W]`` each."""
     references = tuple(models.vae.encode(picture) for picture in pictures)
-    context = encode_text(models, list(scenes.captions))
+    context = encode_text(models, list(captions))
     negative = encode_text(models, [DEFAULTS_TINY.negative]).expand_as(context)
-    shape = (len(scenes), 16, 5, DEFAULTS_TINY.height // 8, DEFAULTS_TINY.width // 8)
+    shape = (len(captions), 16, 5, DEFAULTS_TINY.height // 8, DEFAULTS_TINY.width // 8)
     noise = initial_noise(shape, seed).to(models.device)
     sigmas = sigma_schedule(DEFAULTS_TINY.steps, DEFAULTS_TINY.shift)
     latent = sample(
@@ -93,7 +100,7 @@ def generate_all(models: Models, art: Artwork, scenes: Scenes, with_references: 
     for start in range(0, len(scenes), PIECE):
         part = scenes[start : start + PIECE]
         pictures = render_references(part, art.emoji, art.photos, art.device)
-        clips.append(make_clips(models, part, pictures if with_references else [], start).half().cpu())
+        clips.append(make_clips(models, part.captions, pictures if with_references else [], start).half().cpu())
         references.append(torch.stack([picture[:, :, 0] for picture in pictures], 1).cpu())
     return torch.cat(clips), torch.cat(references)
 
@@ -101,7 +108,8 @@ def generate_all(models: Models, art: Artwork, scenes: Scenes, with_references: 
 def found(clips: Tensor, targets: Tensor, sprites: Tensor, device: torch.device) -> float:
     """Share of clips ``[N 3 F H W]`` in which every reference is recognised among the candidates."""
     frames = clips[:, :, list(MATCHED_FRAMES)].float().transpose(1, 2)
-    scores = identity_scores(frames, sprites, str(device))
+    search = Search(frames_at_once=4 if device.type == "cpu" else 64)
+    scores = identity_scores(frames, sprites, str(device), search)
     return top1_rate(scores, targets[:, 0]) if targets.shape[1] == 1 else both_found_rate(scores, targets)
 
 
@@ -113,6 +121,13 @@ def write_sheet(path: Path, clips: Tensor, references: Tensor, rows: int = 12) -
     ]
     pixels = ((torch.cat(lines, dim=1).clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0)
     Image.fromarray(np.ascontiguousarray(pixels.numpy())).save(path)
+
+
+def try_photographs(models: Models, art: Artwork, path: Path) -> None:
+    """Ordinary photographs as references, which the model was never made for: a sheet to look at."""
+    pixels = functional.interpolate(art.photos.pixels.float() / 127.5 - 1, scale_factor=0.5, mode="area")
+    captions = [PHOTO_CAPTIONS[number % len(PHOTO_CAPTIONS)] for number in range(len(pixels))]
+    write_sheet(path, make_clips(models, captions, [pixels[:, :, None]], 0).cpu(), pixels[:, None].cpu())
 
 
 def measure(models: Models, art: Artwork, out: Path, count: int) -> dict[str, float]:
@@ -149,7 +164,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = load_models(Request(prompt=""), device)
-    figures = measure(models, load_artwork(arguments.data, device), arguments.out, arguments.clips)
+    art = load_artwork(arguments.data, device)
+    figures = measure(models, art, arguments.out, arguments.clips)
+    try_photographs(models, art, arguments.out / "photographs.png")
     (arguments.out / "quality.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 

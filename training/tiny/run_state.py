@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +40,14 @@ class RunState:
 
     model: nn.Module
     ema: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
     plan: str
     step: int = 0
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".part")
-        content = {"model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict()}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        content = {"model": self.model.state_dict(), "ema": self.ema, "optimizers": optimizers}
         torch.save({**content, "plan": self.plan, "step": self.step}, temporary)
         os.replace(temporary, path)
 
@@ -57,14 +59,15 @@ class RunState:
                 "Go on with the same settings and number of processes, or choose another folder."
             )
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.ema, self.step = saved["ema"], saved["step"]
 
 
-def begin(model: nn.Module, optimizer: torch.optim.Optimizer, plan: str, path: Path) -> RunState:
+def begin(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], plan: str, path: Path) -> RunState:
     """A fresh state, or the one saved at ``path``."""
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    state = RunState(model, ema, optimizer, plan)
+    state = RunState(model, ema, optimizers, plan)
     if path.exists():
         state.load(path)
     return state
@@ -73,6 +76,16 @@ def begin(model: nn.Module, optimizer: torch.optim.Optimizer, plan: str, path: P
 def load_average(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a run, on the CPU."""
     return torch.load(path, map_location="cpu", weights_only=True)["ema"]
+
+
+def update(state: RunState, parameters: Sequence[nn.Parameter], rate: float) -> Tensor:
+    """Take one step with the gradients that are there; returns their norm before it was clipped to 1."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in state.optimizers:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    state.step += 1
+    return norm
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from .clips import Clips, TokenIds, encode_chunk, shuffled_batches
 from .data import Artwork, load_artwork
 from .ranks import Ranks, agree, average_gradients, join, leave
 from .recipe import TINY_DIT, TINY_TEXT, DiTRecipe, learning_rate
-from .run_state import Log, RunState, begin, update_ema
+from .run_state import Log, RunState, begin, update, update_ema
 
 
 class Trainee(nn.Module):
@@ -63,6 +63,18 @@ def load_material(data: Path, vae: str | Path, device: torch.device) -> Material
     )
 
 
+def make_optimizers(trainee: Trainee, recipe: DiTRecipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformer's blocks, AdamW for all else, at one learning rate."""
+    matrices = [value for value in trainee.dit.blocks.parameters() if value.ndim == 2]
+    chosen = {id(value) for value in matrices}
+    others = [value for value in trainee.parameters() if id(value) not in chosen]
+    decay = recipe.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True),
+    ]
+
+
 def step_losses(trainee: Trainee, clips: Clips, blank: TokenIds, recipe: DiTRecipe, seed: int) -> tuple[Tensor, Tensor]:
     """Losses ``[B]`` and the sigmas ``[B]`` they were taken at; all chance comes from ``seed``."""
     device = clips.latent.device
@@ -83,17 +95,14 @@ def train_step(state: RunState, clips: Clips, blank: TokenIds, recipe: DiTRecipe
     trainee, device = state.model, clips.latent.device
     assert isinstance(trainee, Trainee)
     rate = learning_rate(state.step, recipe.lr, recipe.steps, recipe.warmup, recipe.cooldown)
-    state.optimizer.param_groups[0]["lr"] = rate
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         seed = (recipe.seed * 10_000_000 + state.step) * 64 + ranks.index
         losses, sigma = step_losses(trainee, clips, blank, recipe, seed)
-    state.optimizer.zero_grad(set_to_none=True)
+    trainee.zero_grad(set_to_none=True)
     losses.mean().backward()
     parameters = list(trainee.parameters())
     average_gradients(parameters, ranks)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    state.optimizer.step()
-    state.step += 1
+    norm = update(state, parameters, rate)
     update_ema(state, recipe.ema)
     if state.step % 50:
         return {}
@@ -110,15 +119,8 @@ def train(
     seconds: float = float("inf"),
 ) -> RunState:
     """Run to the recipe's last step, or for ``seconds``; the state is saved after each chunk and at the end."""
-    optimizer = torch.optim.AdamW(
-        trainee.parameters(),
-        lr=recipe.lr,
-        betas=(0.9, 0.99),
-        weight_decay=recipe.weight_decay,
-        fused=ranks.device.type == "cuda",
-    )
     log = Log(run / "dit.jsonl")
-    state = begin(trainee, optimizer, f"{recipe}, {ranks.count} processes", run / "dit.pt")
+    state = begin(trainee, make_optimizers(trainee, recipe), f"{recipe}, {ranks.count} processes", run / "dit.pt")
     deadline = time.monotonic() + seconds
     in_time = True
     while in_time and state.step < recipe.steps:

@@ -18,7 +18,7 @@ from .data import Artwork, draw_scenes, load_artwork
 from .ranks import Ranks, agree, average_gradients, join, leave
 from .recipe import SIDE, TINY_VAE, WHOLE, VAERecipe, learning_rate
 from .render import render_clips
-from .run_state import Log, begin, update_ema
+from .run_state import Log, begin, update, update_ema
 
 
 def step_seed(recipe: VAERecipe, ranks: Ranks, step: int) -> int:
@@ -68,13 +68,12 @@ def train(vae: WanVAE, recipe: VAERecipe, art: Artwork, run: Path, ranks: Ranks,
     parameters = list(vae.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
     log = Log(run / "vae.jsonl")
-    state = begin(vae, optimizer, f"{recipe}, {ranks.count} processes", run / "vae.pt")
+    state = begin(vae, [optimizer], f"{recipe}, {ranks.count} processes", run / "vae.pt")
     anchor = fit_anchor(art, recipe.motion_weight)
     held_out = render_clips(draw_scenes(art, 32, 1, 999, "held_out"), art.emoji, art.photos, device)
     deadline = time.monotonic() + seconds
     while state.step < recipe.steps and agree(time.monotonic() < deadline, ranks):
         rate = learning_rate(state.step, recipe.lr, recipe.steps, recipe.warmup, recipe.cooldown)
-        optimizer.param_groups[0]["lr"] = rate
         seed = step_seed(recipe, ranks, state.step)
         pixels = clip_batch(art, recipe, state.step, seed)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -82,9 +81,7 @@ def train(vae: WanVAE, recipe: VAERecipe, art: Artwork, run: Path, ranks: Ranks,
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(parameters, ranks)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        state.step += 1
+        norm = update(state, parameters, rate)
         update_ema(state, recipe.ema)
         if ranks.first and state.step % 50 == 0:
             log.write(step=state.step, loss=loss.item(), norm=norm.item(), lr=rate)

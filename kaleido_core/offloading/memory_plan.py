@@ -1,0 +1,176 @@
+"""Will it fit, and how long will it take? Sums and a few measured constants; nothing is loaded."""
+
+from dataclasses import dataclass
+
+from ..config import KALEIDO_14B, DiTConfig
+from ..errors import ConfigError
+from ..shapes import VideoSize
+
+GIB = 2**30
+WEIGHT_BYTES = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "gguf Q8_0": 1.0625,
+    "gguf Q4_K": 0.5625,
+}
+
+# Measured on ComfyUI 0.33's own Wan model, bfloat16, 14B, 43,008 tokens: 3.9 GiB of activations, 9.5 of [N D].
+ACTIVATIONS = 9.5
+# Measured on ComfyUI's Wan autoencoder in bfloat16 at 512x896: 2.4 GiB to encode, 3.6 GiB to decode.
+ENCODE_BYTES, DECODE_BYTES = 2.4 * GIB / (512 * 896), 3.6 * GIB / (512 * 896)  # a pixel of one frame
+VAE_WEIGHTS = 126_892_531 * 2
+TEXT_ENCODER_WEIGHTS = 5_680_910_336  # parameters; one byte each in fp8
+RESERVE = 0.8 * GIB  # the system's and the framework's own share of the card
+RAM_RESERVE = 6 * GIB
+H200_FLOPS = 420e12  # what that forward reached: 2.56 PFLOP in 6.09 s
+CONSUMER_FLOPS = 80e12  # an assumption for a 24 GB gaming card
+
+
+@dataclass(frozen=True)
+class Work:
+    """One clip: ``forwards`` counts the model's calls, two a step with guidance."""
+
+    size: VideoSize
+    references: int
+    forwards: int = 100
+    config: DiTConfig = KALEIDO_14B
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        if self.precision not in WEIGHT_BYTES:
+            raise ConfigError(f"Unknown precision {self.precision!r}; known are {', '.join(WEIGHT_BYTES)}.")
+
+    @property
+    def tokens(self) -> int:
+        """Of references and video together."""
+        a_frame = (self.size.height // 16) * (self.size.width // 16)
+        return a_frame * (self.size.latent_frames + self.references)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of the graphics card's memory and of main memory."""
+
+    vram: float
+    ram: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes each part needs, and how many of the model's blocks stay on the card while sampling."""
+
+    weights: float
+    activations: float
+    encoding: float
+    decoding: float
+    text_encoder: float
+    resident: int
+    blocks: int
+    flops: float
+    fits: bool
+    advice: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """For people, in GiB."""
+        where = "all on the card" if self.resident == self.blocks else f"{self.resident} of {self.blocks} on the card"
+        lines = [
+            f"transformer weights  {_gib(self.weights)}  ({where}, the rest in main memory)"
+            if self.resident < self.blocks
+            else f"transformer weights  {_gib(self.weights)}  ({where})",
+            f"work while sampling  {_gib(self.activations)}",
+            f"encoding references  {_gib(self.encoding)}",
+            f"decoding the clip    {_gib(self.decoding)}",
+            f"text encoder in fp8  {_gib(self.text_encoder)}  (before the rest, then gone)",
+            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {_duration(self.flops / H200_FLOPS)} on an H200, "
+            f"about {_duration(self.flops / CONSUMER_FLOPS)} on a 24 GB gaming card (an estimate)",
+            "It fits." if self.fits else "It does not fit.",
+        ]
+        return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
+
+
+def plan_memory(work: Work, machine: Machine) -> Plan:
+    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured)."""
+    config = work.config
+    weights = parameters_of(config) * WEIGHT_BYTES[work.precision]
+    a_block = weights / config.num_layers
+    activations = ACTIVATIONS * work.tokens * config.width * 2
+    pixels = work.size.height * work.size.width
+    room = machine.vram - RESERVE - activations
+    # Streaming needs two more blocks on the card: one at work, one on its way.
+    resident = config.num_layers if room >= weights else max(0, int(room / a_block) - 2)
+    swapped = (config.num_layers - resident) * a_block
+    decoding = VAE_WEIGHTS + DECODE_BYTES * pixels
+    fits_card = room >= min(weights, 2 * a_block)
+    fits_ram = machine.ram >= swapped + RAM_RESERVE
+    return Plan(
+        weights=weights,
+        activations=activations,
+        encoding=VAE_WEIGHTS + ENCODE_BYTES * pixels,
+        decoding=decoding,
+        text_encoder=TEXT_ENCODER_WEIGHTS,
+        resident=resident,
+        blocks=config.num_layers,
+        flops=work.forwards * forward_flops(config, work.tokens),
+        fits=fits_card and fits_ram,
+        advice=tuple(_advice(work, machine, fits_card, fits_ram, resident, decoding)),
+    )
+
+
+def _advice(work: Work, machine: Machine, fits_card: bool, fits_ram: bool, resident: int, decoding: float) -> list[str]:
+    lines = []
+    if not fits_card:
+        lines.append("The work itself is too large for the card: choose a smaller size or fewer frames.")
+    if not fits_ram:
+        lines.append(f"{_gib(machine.ram)} of main memory cannot hold the rest of the weights.")
+        if WEIGHT_BYTES[work.precision] > 1:
+            lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
+    if fits_card and fits_ram and resident < work.config.num_layers:
+        lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")
+    if decoding > machine.vram - RESERVE:
+        lines.append("Use VAE Decode (Tiled).")
+    if work.forwards > 20:
+        lines.append("A 4-step distilled LoRA with cfg 1 needs 4 forwards instead.")
+    return lines
+
+
+def parameters_of(config: DiTConfig) -> int:
+    """How many parameters ``KaleidoDiT(config)`` has."""
+    width, patch = config.width, config.latent_channels * _product(config.patch_size)
+    attention = 4 * (width * width + width) + 2 * width  # q, k, v, o and the norms of q and k
+    block = 2 * attention + 2 * width * config.mlp_width + config.mlp_width + width + 2 * width + 6 * width
+    embeddings = (
+        (patch * width + width)
+        + (config.text_width * width + width + width * width + width)
+        + (config.frequency_width * width + width + width * width + width)
+        + (6 * width * width + 6 * width)
+    )
+    return config.num_layers * block + embeddings + (width * patch + patch + 2 * width)
+
+
+def forward_flops(config: DiTConfig, tokens: int, text_rows: int = 512) -> float:
+    """Multiplications and additions of one forward."""
+    width = config.width
+    linear = 2 * tokens * (6 * width * width + 2 * width * config.mlp_width) + 4 * text_rows * width * width
+    attention = 4 * tokens * (tokens + text_rows) * width
+    return float(config.num_layers * (linear + attention))
+
+
+def _product(values: tuple[int, ...]) -> int:
+    result = 1
+    for value in values:
+        result *= value
+    return result
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:6.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from kaleido_core import KALEIDO_14B, DiTConfig, KaleidoDiT, VideoSize
+from kaleido_core.errors import ConfigError
+from kaleido_core.offloading.memory_plan import GIB, Machine, Work, forward_flops, parameters_of, plan_memory
+
+OFFICIAL = Work(VideoSize(81, 512, 896), references=3)
+
+
+@pytest.mark.parametrize("config", [DiTConfig(2, 128, 2, 192, 64), DiTConfig(3, 256, 2, 704, 128)])
+def test_parameters_are_counted_as_the_module_has_them(config):
+    with torch.device("meta"):
+        module = KaleidoDiT(config)
+    assert parameters_of(config) == sum(value.numel() for value in module.parameters())
+
+
+def test_the_official_clip_is_the_published_work_unit():
+    assert parameters_of(KALEIDO_14B) == 14_288_491_584
+    assert OFFICIAL.tokens == 43_008
+    assert forward_flops(KALEIDO_14B, 43_008) == pytest.approx(2.56e15, rel=0.01)
+    plan = plan_memory(OFFICIAL, Machine(141 * GIB, 200 * GIB))
+    assert plan.activations == pytest.approx(3.9 * GIB, rel=0.02) and plan.resident == 40 and plan.fits
+
+
+@pytest.mark.parametrize("vram", [4, 8, 12, 16, 24, 48, 80])
+def test_more_memory_never_keeps_fewer_blocks_and_what_stays_fits(vram):
+    plan = plan_memory(OFFICIAL, Machine(vram * GIB, 64 * GIB))
+    smaller = plan_memory(OFFICIAL, Machine((vram - 1) * GIB, 64 * GIB))
+    assert smaller.resident <= plan.resident
+    on_card = plan.resident / plan.blocks * plan.weights
+    if plan.resident:
+        assert on_card + plan.activations < vram * GIB
+
+
+def test_what_does_not_fit_comes_with_something_to_do():
+    tight = plan_memory(OFFICIAL, Machine(12 * GIB, 16 * GIB))
+    assert not tight.fits and any("fp8" in line for line in tight.advice)
+    tiny_card = plan_memory(OFFICIAL, Machine(2 * GIB, 64 * GIB))
+    assert not tiny_card.fits and any("smaller size" in line for line in tiny_card.advice)
+    eight_bit = plan_memory(Work(OFFICIAL.size, 3, precision="fp8"), Machine(12 * GIB, 32 * GIB))
+    assert eight_bit.fits and "fits" in eight_bit.text
+
+
+def test_an_unknown_precision_is_refused_by_name():
+    with pytest.raises(ConfigError, match="bf16"):
+        Work(OFFICIAL.size, 1, precision="fp4")
