@@ -1,3 +1,11 @@
-"""ComfyUI's door into the pack. Nothing heavy is imported here: ComfyUI times it."""
+"""ComfyUI's door into the pack. Nothing heavy is imported before the host asks for the nodes."""
 
-__all__: list[str] = []
+WEB_DIRECTORY = "./nodes/web"
+
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
+
+
+async def comfy_entrypoint():
+    from .nodes import KaleidoExtension
+
+    return KaleidoExtension()

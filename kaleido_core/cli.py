@@ -229,6 +229,9 @@ def _render(models: Models, job: Job) -> Result:
 
 
 def _tell_replay(before: Record, now: Record) -> bool:
+    if not before.latent_sha256:
+        print("replay: made with the same settings; the first clip's latent was not recorded to compare with")
+        return True
     if before.latent_sha256 == now.latent_sha256:
         print("replay: identical latent")
         return True

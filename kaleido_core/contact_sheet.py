@@ -116,8 +116,14 @@ def _font_for(text: str, size: int) -> Font | None:
 
 def _can_draw(font: Font, text: str) -> bool:
     """Whether no letter of ``text`` looks like one that exists in no font."""
-    missing = bytes(font.getmask("\uffff"))
-    return all(letter.isspace() or bytes(font.getmask(letter)) != missing for letter in set(text))
+    missing = _glyph(font, "\uffff")
+    return all(letter.isspace() or _glyph(font, letter) != missing for letter in set(text))
+
+
+def _glyph(font: Font, letter: str) -> bytes:
+    picture = Image.new("L", (64, 64))
+    ImageDraw.Draw(picture).text((0, 0), letter, 255, font)
+    return picture.tobytes()
 
 
 def _wrap(text: str, font: Font, width: int) -> list[str]:

@@ -33,7 +33,10 @@ class ReferenceFile:
 
 @dataclass(frozen=True)
 class Record:
-    """How a clip was made: enough to make it again, and to tell whether it came out the same."""
+    """How a clip was made: enough to make it again, and to tell whether it came out the same.
+
+    ``latent_sha256`` is empty where the writer did not see the latent, as in ComfyUI.
+    """
 
     kaleido: str
     torch: str

@@ -31,17 +31,20 @@ CONSUMER_FLOPS = 80e12  # an assumption for a 24 GB gaming card
 
 @dataclass(frozen=True)
 class Work:
-    """One clip: ``forwards`` counts the model's calls, two a step with guidance."""
+    """One clip: ``forwards`` counts the model's calls, two a step with guidance; ``weight_bytes`` are a parameter's."""
 
     size: VideoSize
     references: int
     forwards: int = 100
     config: DiTConfig = KALEIDO_14B
-    precision: str = "bf16"
+    weight_bytes: float = WEIGHT_BYTES["bf16"]
 
     def __post_init__(self) -> None:
-        if self.precision not in WEIGHT_BYTES:
-            raise ConfigError(f"Unknown precision {self.precision!r}; known are {', '.join(WEIGHT_BYTES)}.")
+        if self.weight_bytes <= 0 or self.references < 0 or self.forwards < 1:
+            raise ConfigError(
+                f"{self.weight_bytes} bytes a weight, {self.references} references, {self.forwards} forwards: "
+                "there is nothing to plan. Give positive numbers."
+            )
 
     @property
     def tokens(self) -> int:
@@ -95,7 +98,7 @@ class Plan:
 def plan_memory(work: Work, machine: Machine) -> Plan:
     """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured)."""
     config = work.config
-    weights = parameters_of(config) * WEIGHT_BYTES[work.precision]
+    weights = parameters_of(config) * work.weight_bytes
     a_block = weights / config.num_layers
     activations = ACTIVATIONS * work.tokens * config.width * 2
     pixels = work.size.height * work.size.width
@@ -126,7 +129,7 @@ def _advice(work: Work, machine: Machine, fits_card: bool, fits_ram: bool, resid
         lines.append("The work itself is too large for the card: choose a smaller size or fewer frames.")
     if not fits_ram:
         lines.append(f"{_gib(machine.ram)} of main memory cannot hold the rest of the weights.")
-        if WEIGHT_BYTES[work.precision] > 1:
+        if work.weight_bytes > 1:
             lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
     if fits_card and fits_ram and resident < work.config.num_layers:
         lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")

@@ -38,10 +38,10 @@ def test_what_does_not_fit_comes_with_something_to_do():
     assert not tight.fits and any("fp8" in line for line in tight.advice)
     tiny_card = plan_memory(OFFICIAL, Machine(2 * GIB, 64 * GIB))
     assert not tiny_card.fits and any("smaller size" in line for line in tiny_card.advice)
-    eight_bit = plan_memory(Work(OFFICIAL.size, 3, precision="fp8"), Machine(12 * GIB, 32 * GIB))
+    eight_bit = plan_memory(Work(OFFICIAL.size, 3, weight_bytes=1), Machine(12 * GIB, 32 * GIB))
     assert eight_bit.fits and "fits" in eight_bit.text
 
 
-def test_an_unknown_precision_is_refused_by_name():
-    with pytest.raises(ConfigError, match="bf16"):
-        Work(OFFICIAL.size, 1, precision="fp4")
+def test_nothing_to_plan_is_refused():
+    with pytest.raises(ConfigError, match="positive"):
+        Work(OFFICIAL.size, 1, weight_bytes=0)

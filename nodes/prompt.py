@@ -1,0 +1,63 @@
+"""Prompts with tags."""
+
+from comfy_api.latest import io
+
+from ..kaleido_core.shapes import MAX_REFERENCES
+from ..kaleido_core.text.prompt_tags import TEMPLATES, Template, expand_tags
+from . import comfy_adapter as host
+from .models import CATEGORY
+
+
+class KaleidoPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.node_schema(
+            node_id="KaleidoPrompt",
+            display_name="Kaleido Prompt",
+            category=CATEGORY,
+            description="Write @image1, @image2, @image3 for the references; the model gets their descriptions.",
+            search_aliases=["prompt tags", "@image1", "subject prompt"],
+            inputs=[
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="@image1 walks along a beach at sunset.",
+                    tooltip="What happens, with @image1 where the first reference acts. @face1, @object1 and so on "
+                    "mean the same.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=1,
+                    min=0,
+                    max=MAX_REFERENCES,
+                    tooltip="How many references are connected to Kaleido References.",
+                ),
+                *(
+                    io.String.Input(
+                        f"name{i + 1}",
+                        default="",
+                        optional=True,
+                        tooltip=f"What image {i + 1} shows, as you would tell it: a girl in a red coat. The more "
+                        "exactly, the better it is found.",
+                    )
+                    for i in range(MAX_REFERENCES)
+                ),
+                io.Combo.Input(
+                    "template",
+                    options=list(TEMPLATES),
+                    default=TEMPLATES[0],
+                    tooltip="names puts the descriptions into the text; introduced lists them in a sentence before it.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="prompt", tooltip="For CLIP Text Encode.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, text: str, count: int, template: Template, name1: str = "", name2: str = "", name3: str = ""
+    ) -> io.NodeOutput:
+        expansion = expand_tags(text, (name1, name2, name3)[:count], template)
+        if expansion.warnings:
+            host.show_text(cls.hidden.unique_id, "\n".join(expansion.warnings))
+        return io.NodeOutput(expansion.text)

@@ -1,0 +1,114 @@
+"""Kaleido's own noise schedule, and a sampler with the settings it was released with."""
+
+from comfy_api.latest import io
+
+from ..kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY
+from ..kaleido_core.sampling.schedule import sigma_schedule
+from . import comfy_adapter as host
+from .models import CATEGORY
+
+CUSTOM = "custom"
+PRESETS = {  # steps, cfg, shift
+    "kaleido 14B": (DEFAULTS_14B.steps, DEFAULTS_14B.cfg, DEFAULTS_14B.shift),
+    "kaleido demo": (DEFAULTS_TINY.steps, DEFAULTS_TINY.cfg, DEFAULTS_TINY.shift),
+    "4-step LoRA": (4, 1.0, 5.0),
+}
+
+PRESET_TOOLTIP = "; ".join(
+    [f"{name}: {steps} steps, cfg {cfg:g}, shift {shift:g}" for name, (steps, cfg, shift) in PRESETS.items()]
+    + ["custom: the values below."]
+)
+
+
+def steps_input(default: int) -> io.Int.Input:
+    return io.Int.Input("steps", default=default, min=1, max=1000, tooltip="More is finer and slower.")
+
+
+def shift_input(default: float) -> io.Float.Input:
+    return io.Float.Input(
+        "shift",
+        default=default,
+        min=0.01,
+        max=100.0,
+        step=0.1,
+        tooltip="Above 1 more steps go to the layout, below 1 to the details.",
+    )
+
+
+class KaleidoSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.node_schema(
+            node_id="KaleidoSigmas",
+            display_name="Kaleido Sigmas",
+            category=CATEGORY,
+            description="The released model's noise schedule, for SamplerCustomAdvanced.",
+            search_aliases=["kaleido scheduler", "sigmas", "flow shift"],
+            inputs=[steps_input(DEFAULTS_14B.steps), shift_input(DEFAULTS_14B.shift)],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="steps + 1 values from 1 to 0.")],
+        )
+
+    @classmethod
+    def execute(cls, steps: int, shift: float) -> io.NodeOutput:
+        return io.NodeOutput(sigma_schedule(steps, shift))
+
+
+class KaleidoSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.node_schema(
+            node_id="KaleidoSampler",
+            display_name="Kaleido Sampler",
+            category=CATEGORY,
+            description="Samples as the official script does: Euler along Kaleido's schedule. For anything else "
+            "use the stock samplers.",
+            search_aliases=["kaleido ksampler", "sampler"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Kaleido References."),
+                io.Conditioning.Input("positive", tooltip="From Kaleido References."),
+                io.Conditioning.Input("negative", tooltip="From Kaleido References; not looked at when cfg is 1."),
+                io.Latent.Input("latent", tooltip="From Kaleido References."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same clip.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[*PRESETS, CUSTOM],
+                    default="kaleido 14B",
+                    tooltip=PRESET_TOOLTIP,
+                ),
+                steps_input(DEFAULTS_14B.steps),
+                io.Float.Input(
+                    "cfg",
+                    default=DEFAULTS_14B.cfg,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How strictly the prompt is followed; 1 is off and twice as fast.",
+                ),
+                shift_input(DEFAULTS_14B.shift),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="For VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: host.Model,
+        positive: host.Conditioning,
+        negative: host.Conditioning,
+        latent: host.Latent,
+        seed: int,
+        preset: str,
+        steps: int,
+        cfg: float,
+        shift: float,
+    ) -> io.NodeOutput:
+        steps, cfg, shift = PRESETS.get(preset, (steps, cfg, shift))
+        sigmas = sigma_schedule(steps, shift)
+        return io.NodeOutput(host.sample_euler(model, positive, negative, latent, seed, sigmas, cfg))

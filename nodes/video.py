@@ -1,0 +1,61 @@
+"""Clips to files that remember the graph."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..kaleido_core.errors import KaleidoError
+from ..kaleido_core.video import FORMATS, QUALITY, encode_video
+from . import comfy_adapter as host
+from .graph_record import record_of_graph
+from .models import CATEGORY
+from .references import to_picture
+
+
+class KaleidoSaveVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.node_schema(
+            node_id="KaleidoSaveVideo",
+            display_name="Kaleido Save Video",
+            category=CATEGORY,
+            description="Writes a clip into the output folder. Drop the mp4, webm or webp onto the page to get the "
+            "graph back; the .json beside it repeats the clip on the command line.",
+            search_aliases=["save mp4", "export video", "save gif", "save webm", "video combine"],
+            inputs=[
+                io.Image.Input("images", tooltip="The frames of one clip."),
+                io.Float.Input("fps", default=16.0, min=0.1, max=240.0, step=0.1, tooltip="Kaleido's own is 16."),
+                io.Combo.Input("format", options=list(FORMATS), default="mp4 h264", tooltip="h264 plays everywhere."),
+                io.Int.Input("quality", default=QUALITY, min=1, max=100, tooltip="Of the picture; a GIF has one only."),
+                io.String.Input("filename_prefix", default="kaleido/clip", tooltip="Below the output folder."),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor, fps: float, format: str, quality: int, filename_prefix: str) -> io.NodeOutput:
+        height, width = images.shape[1:3]
+        folder, subfolder, stem, counter = host.output_place(filename_prefix, width, height)
+        path = folder / f"{stem}_{counter:05}_{FORMATS[format].suffix}"
+        record = describe_clip(cls.hidden.prompt, cls.hidden.unique_id, fps, path)
+        tags = {"comment": json.dumps(record)}
+        if host.may_save_workflow():
+            given = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+            tags |= {name: json.dumps(value) for name, value in given.items() if value is not None}
+        encode_video(to_picture(images), path, fps, tags, format, quality)
+        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
+
+
+def describe_clip(graph: Any, save_id: str, fps: float, path: Any) -> Mapping[str, Any]:
+    """The sidecar: a record that ``--replay`` reads, or why there is none."""
+    try:
+        return asdict(record_of_graph(graph or {}, save_id, fps, path.parent))
+    except (KaleidoError, KeyError, TypeError, OSError) as reason:
+        return {"made with": "ComfyUI", "not repeatable on the command line because": str(reason)}
