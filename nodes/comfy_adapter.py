@@ -18,6 +18,7 @@ import node_helpers
 import torch
 from comfy.cli_args import args as host_arguments
 from comfy_api.latest import io
+from comfyui_version import __version__ as host_version
 from server import PromptServer
 from torch import Tensor
 
@@ -35,6 +36,7 @@ Model = Any  # the host's ModelPatcher
 Latent = dict[str, Any]  # the host's LATENT: "samples" [B 16 T H W], not normalised
 Conditioning = list[Any]
 
+READS_TEXT_WIDTH = (0, 15, 1)  # releases from here on read a Wan file's text width from its metadata
 ROPE = "diffusion_model.rope_encode"
 KEY = "kaleido"
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -55,8 +57,9 @@ def node_schema(**fields: Any) -> io.Schema:
 
 
 def list_demo_files() -> None:
-    """Show the embedded transformer and autoencoder in the stock loaders' lists."""
-    for folder in ("diffusion_models", "vae"):
+    """Show the embedded files in the stock loaders' lists; the transformer only where its text width is understood."""
+    release = tuple(int(part) for part in host_version.split(".")[:3] if part.isdecimal())
+    for folder in ("diffusion_models", "vae") if release >= READS_TEXT_WIDTH else ("vae",):
         folder_paths.add_model_folder_path(folder, str(ASSETS / folder))
 
 

@@ -1,0 +1,2 @@
+class PromptServer:
+    instance = None
