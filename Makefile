@@ -14,7 +14,7 @@ PIP_FLAGS ?=
 
 # The demo's own words; try `make demo PROMPT="..." REFERENCES="a.png b.png"`.
 ASSETS := kaleido_core/assets/references
-REFERENCES = $(wordlist 1,2,$(sort $(wildcard $(ASSETS)/*.png)))
+REFERENCES = $(ASSETS)/duck.png $(ASSETS)/robot_face.png
 PROMPT = A duck slides to the right and a robot face hops up and down in front of a green meadow under a blue sky.
 SEED = 0
 CLIP = demo/demo.mp4

@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import comfy_adapter as host
-from .models import KaleidoApply, KaleidoDemoModel, KaleidoLoadModel
+from .models import KaleidoApply, KaleidoDemoModel, KaleidoDemoReferences, KaleidoLoadModel
 from .plan import KaleidoPlan
 from .prompt import KaleidoPrompt
 from .references import KaleidoReferences
@@ -13,6 +13,7 @@ from .video import KaleidoSaveVideo
 NODES: list[type[io.ComfyNode]] = [
     KaleidoLoadModel,
     KaleidoDemoModel,
+    KaleidoDemoReferences,
     KaleidoApply,
     KaleidoReferences,
     KaleidoPrompt,

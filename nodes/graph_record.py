@@ -17,6 +17,7 @@ from ..kaleido_core.request_files import VERSION, Record, ReferenceFile, file_sh
 from ..kaleido_core.shapes import VideoSize
 from ..kaleido_core.text.prompt_tags import expand_tags
 from . import comfy_adapter as host
+from .models import PICTURES
 from .references import SIZES, SOCKETS
 from .sampling import PRESETS
 
@@ -93,6 +94,9 @@ def _connected(node: Node, prefix: str) -> list[str]:
 
 
 def _image(graph: Graph, references: Node, name: str) -> Path:
+    node = _node(graph, _link(references, name)[0])
+    if node["class_type"] == "KaleidoDemoReferences":
+        return PICTURES[node["inputs"]["picture"]]
     return host.input_file(_source(graph, references, name, "LoadImage")["inputs"]["image"])
 
 

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from comfy_api.latest import io
+from PIL import Image
 
+from ..kaleido_core.checkpoints.load import ASSETS
 from ..kaleido_core.checkpoints.sizes import read_identity
 from ..kaleido_core.checkpoints.source import open_source
 from ..kaleido_core.errors import CheckpointError
 from . import comfy_adapter as host
+from .pictures import to_image
 
 CATEGORY = "Kaleido"
+PICTURES = {path.stem.replace("_", " "): path for path in sorted((ASSETS / "references").glob("*.png"))}
 CONVERT = "python -m kaleido_core convert FILE kaleido_14b.safetensors --dtype bf16"
 
 
@@ -88,6 +92,24 @@ class KaleidoDemoModel(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         model, clip, vae = host.load_demo()
         return io.NodeOutput(host.make_kaleido(model), clip, vae)
+
+
+class KaleidoDemoReferences(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.node_schema(
+            node_id="KaleidoDemoReferences",
+            display_name="Kaleido Demo Reference",
+            category=CATEGORY,
+            description="A reference image that the demo model has never seen. For your own pictures use Load Image.",
+            search_aliases=["example image", "kaleido example"],
+            inputs=[io.Combo.Input("picture", options=list(PICTURES), tooltip="Which one.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="256x256 pixels, on white.")],
+        )
+
+    @classmethod
+    def execute(cls, picture: str) -> io.NodeOutput:
+        return io.NodeOutput(to_image(Image.open(PICTURES[picture]).convert("RGB")))
 
 
 class KaleidoApply(io.ComfyNode):

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor
 
 from ..kaleido_core.contact_sheet import draw_contact_sheet, reference_cells
@@ -14,6 +12,7 @@ from ..kaleido_core.references import FITS, Fit, encode_references, prepare_refe
 from ..kaleido_core.shapes import MAX_REFERENCES, VideoSize, check_reference_count
 from . import comfy_adapter as host
 from .models import CATEGORY
+from .pictures import to_image, to_picture
 
 ROLES = ("subject", "face", "object", "scene")
 KEEPS_BACKGROUND = "scene"
@@ -190,16 +189,6 @@ def keep_of(mask: Tensor | None, number: int, role: str, marks: str) -> np.ndarr
             f"{marks}. Set mask_marks the other way round, or take the mask away."
         )
     return keep
-
-
-def to_picture(image: Tensor) -> np.ndarray:
-    """The host's IMAGE ``[H W C]`` in 0..1 -> uint8 ``[H W 3]``."""
-    return (image[..., :3].cpu().float().clamp(0, 1) * 255).round().byte().numpy()
-
-
-def to_image(picture: Image.Image) -> Tensor:
-    """The other way, as a batch of one."""
-    return torch.from_numpy(np.asarray(picture, np.float32) / 255)[None]
 
 
 def describe(video: VideoSize, count: int) -> str:

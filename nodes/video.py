@@ -13,7 +13,7 @@ from ..kaleido_core.video import FORMATS, QUALITY, encode_video
 from . import comfy_adapter as host
 from .graph_record import record_of_graph
 from .models import CATEGORY
-from .references import to_picture
+from .pictures import to_picture
 
 
 class KaleidoSaveVideo(io.ComfyNode):

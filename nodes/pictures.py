@@ -1,0 +1,16 @@
+"""Pictures between the host's way, IMAGE ``[B H W 3]`` in 0..1, and ours, uint8."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_picture(image: Tensor) -> np.ndarray:
+    """The host's IMAGE ``[H W C]`` in 0..1 -> uint8 ``[H W 3]``."""
+    return (image[..., :3].cpu().float().clamp(0, 1) * 255).round().byte().numpy()
+
+
+def to_image(picture: Image.Image) -> Tensor:
+    """The other way, as a batch of one."""
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255)[None]

@@ -1,0 +1,104 @@
+"""Kaleido Save Video: the file, what it remembers, and its record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kaleido_core.errors import DataError
+from kaleido_core.request_files import find_recorded, read_record
+from kaleido_core.video import FORMATS, read_video
+
+from .conftest import Pack
+
+
+def demo_graph(**changes: Any) -> dict[str, Any]:
+    """The API form of the demo template; ``changes`` replace nodes."""
+    nodes = {
+        "1": ("KaleidoDemoModel", {}),
+        "2": ("KaleidoDemoReferences", {"picture": "duck"}),
+        "3": ("KaleidoPrompt", {"text": "@image1 spins.", "count": 1, "name1": "a duck", "template": "names"}),
+        "4": ("CLIPTextEncode", {"clip": ["1", 1], "text": ["3", 0]}),
+        "5": ("CLIPTextEncode", {"clip": ["1", 1], "text": "blur"}),
+        "6": ("KaleidoReferences", {
+            "model": ["1", 0], "positive": ["4", 0], "negative": ["5", 0], "vae": ["1", 2], "size": "custom",
+            "width": 64, "height": 48, "length": 5, "batch_size": 1, "fit": "letterbox", "references.image1": ["2", 0],
+        }),
+        "7": ("KaleidoSampler", {
+            "model": ["6", 0], "positive": ["6", 1], "negative": ["6", 2], "latent": ["6", 3], "seed": 3,
+            "preset": "custom", "steps": 2, "cfg": 2.0, "shift": 3.0,
+        }),
+        "8": ("VAEDecode", {"samples": ["7", 0], "vae": ["1", 2]}),
+        "9": ("KaleidoSaveVideo", {"images": ["8", 0]}),
+    }  # fmt: skip
+    nodes |= {key.removeprefix("n"): value for key, value in changes.items()}
+    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+
+
+def save(pack: Pack, graph: Any = None, form: str = "mp4 h264", workflow: Any = None, **more: Any) -> Path:
+    frames = torch.rand(5, 48, 64, 3, generator=torch.manual_seed(0))
+    inputs = {"images": frames, "fps": 8.0, "format": form, "quality": 90, "filename_prefix": "kaleido/test", **more}
+    hidden = {"unique_id": "9", "prompt": graph, "extra_pnginfo": workflow}
+    (saved,) = pack.run("KaleidoSaveVideo", hidden, **inputs).ui.as_dict()["images"]
+    import folder_paths  # pyright: ignore[reportMissingImports]
+
+    return Path(folder_paths.get_output_directory(), saved["subfolder"], saved["filename"])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_save_is_a_new_file_and_carries_the_graph(pack: Pack, form: str):
+    graph, workflow = demo_graph(), {"workflow": {"nodes": [1, "ü"]}}
+    first, second = (save(pack, graph, form, workflow) for _ in range(2))
+    assert first != second and first.is_file() and second.is_file()
+    content = first.read_bytes()
+    if form != "gif":
+        assert json.dumps(graph).encode() in content and json.dumps(workflow["workflow"]).encode() in content
+    if form.startswith("mp4"):
+        assert read_video(first).shape == (5, 48, 64, 3)
+
+
+def test_the_record_beside_it_repeats_the_demo_graph(pack: Pack):
+    path = save(pack, demo_graph())
+    record = read_record(path.with_suffix(".json"))
+    request = record.request
+    assert (request.prompt, request.negative, request.model) == ("A duck spins.", "blur", "tiny")
+    assert (request.frames, request.height, request.width) == (5, 48, 64)
+    assert (request.steps, request.cfg, request.shift, request.seed, request.fps) == (2, 2.0, 3.0, 3, 8)
+    (reference,) = find_recorded(record, path.parent)
+    assert reference.name == "duck.png" and not record.latent_sha256
+    assert read_record(path).request == request  # the mp4 itself says the same
+
+
+def test_presets_and_named_sizes_are_recorded_as_what_they_mean(pack: Pack):
+    graph = demo_graph()
+    graph["6"]["inputs"]["size"], graph["7"]["inputs"]["preset"] = "demo 128x128", "kaleido demo"
+    request = read_record(save(pack, graph).with_suffix(".json")).request
+    assert (request.height, request.width, request.steps, request.cfg) == (128, 128, 20, 2.5)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"n7": ("KSampler", {})}, "KSampler"),
+    ({"n8": ("VAEDecodeTiled", {"samples": ["7", 0]})}, "VAEDecodeTiled"),
+    ({"n2": ("ImageScale", {})}, "ImageScale"),
+    ({"n1": ("LoraLoaderModelOnly", {})}, "LoraLoaderModelOnly"),
+    ({"n9": ("KaleidoSaveVideo", {})}, "not connected"),
+])  # fmt: skip
+def test_a_graph_that_the_command_line_cannot_repeat_says_why(pack: Pack, changes, reason: str):
+    path = save(pack, demo_graph(**changes)).with_suffix(".json")
+    assert reason in path.read_text()
+    with pytest.raises(DataError):
+        read_record(path)
+
+
+def test_a_save_without_a_graph_still_saves(pack: Pack):
+    assert read_video(save(pack, None)).shape[0] == 5
+
+
+def test_an_odd_size_is_refused_and_leaves_nothing(pack: Pack):
+    import folder_paths  # pyright: ignore[reportMissingImports]
+
+    with pytest.raises(ValueError, match="even width"):
+        save(pack, images=torch.rand(5, 47, 64, 3), filename_prefix="odd/clip")
+    assert not list(Path(folder_paths.get_output_directory(), "odd").iterdir())
