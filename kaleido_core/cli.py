@@ -1,4 +1,4 @@
-"""``python -m kaleido_core generate | convert | info``: the only part of the core that prints."""
+"""``python -m kaleido_core generate | convert | info | plan``: the only part of the core that prints."""
 
 import argparse
 import logging
@@ -14,9 +14,10 @@ from . import request_files as files
 from .checkpoints.convert import DTYPES, convert
 from .checkpoints.info import describe
 from .errors import ConfigError, KaleidoError
-from .generate import Models, Request, Result, defaults_for, load_models, render
+from .generate import DEFAULTS_14B, Models, Request, Result, defaults_for, load_models, render
+from .offloading.memory_plan import GIB, WEIGHT_BYTES, Machine, Work, plan_memory
 from .request_files import Job, Record
-from .shapes import Step, check_reference_count
+from .shapes import Step, VideoSize, check_reference_count
 
 DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # What a replay takes from the clip itself.
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kaleido_core", description="Subject-to-video with Kaleido.")
-    commands = parser.add_subparsers(required=True, metavar="generate | convert | info")
+    commands = parser.add_subparsers(required=True, metavar="generate | convert | info | plan")
     _add_generate(commands.add_parser("generate", help="make a clip from a prompt and reference images"))
 
     command = commands.add_parser("convert", help="rewrite a checkpoint as one safetensors file")
@@ -55,6 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("info", help="tell what a checkpoint holds")
     command.add_argument("path", help='a checkpoint file or folder, or "tiny"')
     command.set_defaults(run=_info)
+
+    command = commands.add_parser("plan", help="tell whether a clip of the 14B model fits a graphics card")
+    command.add_argument("--size", default="landscape", help="landscape, portrait, square or WxH in pixels")
+    command.add_argument("--frames", type=int, default=DEFAULTS_14B.frames)
+    command.add_argument("--references", type=int, default=3)
+    command.add_argument("--steps", type=int, default=DEFAULTS_14B.steps)
+    command.add_argument("--cfg", type=float, default=DEFAULTS_14B.cfg, help="1 halves the work")
+    command.add_argument("--weights", choices=WEIGHT_BYTES, default="bf16")
+    command.add_argument("--vram", type=float, required=True, help="GiB of the card")
+    command.add_argument("--ram", type=float, required=True, help="GiB of main memory")
+    command.set_defaults(run=_plan)
     return parser
 
 
@@ -261,4 +273,12 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     print(describe(arguments.path))
+    return DONE
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    size = VideoSize(arguments.frames, *files.parse_size(arguments.size, DEFAULTS_14B))
+    forwards = arguments.steps * (1 if arguments.cfg == 1 else 2)
+    work = Work(size, arguments.references, forwards, weight_bytes=WEIGHT_BYTES[arguments.weights])
+    print(plan_memory(work, Machine(arguments.vram * GIB, arguments.ram * GIB)).text)
     return DONE

@@ -288,3 +288,11 @@ def test_a_place_that_takes_no_files_is_refused_before_the_model_loads(stage: St
 def test_a_device_that_cannot_compute_is_refused(stage: Stage, capsys, device):
     assert generate("--prompt", "a fox", "--device", device) == 2
     assert stage.loads == 0 and "Leave --device out" in capsys.readouterr().err
+
+
+def test_plan_tells_whether_a_clip_fits(capsys):
+    assert cli.main(["plan", "--vram", "24", "--ram", "64"]) == 0
+    assert "It fits." in capsys.readouterr().out
+    assert cli.main(["plan", "--vram", "8", "--ram", "16", "--size", "1280x720"]) == 0
+    assert "It does not fit." in capsys.readouterr().out
+    assert cli.main(["plan", "--vram", "8", "--ram", "16", "--frames", "80"]) == 2
