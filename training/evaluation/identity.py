@@ -56,18 +56,27 @@ class Moments(NamedTuple):
     product: Tensor
 
 
-def identity_scores(frames: Tensor, sprites: Tensor, device: str = "cpu", search: Search | None = None) -> Tensor:
-    """How well each clip shows each drawing: [N S 3 H W] in -1..1, uint8 RGBA [M 4 64 64] -> [N M], from 0 up.
+class Matches(NamedTuple):
+    """How well each clip shows each drawing, ``score`` [N M] from 0 up, and where: ``pose`` [N S M 4] in each frame.
 
     A score is the logarithm of the factor by which the drawing lowers the squared error of a flat surround, weighted
-    by size^(1/4), at the best pose, 0 where no pose lowers it; averaged over the clip's frames.
+    by size^(1/4), at the best pose, 0 where no pose lowers it; averaged over the clip's frames. A pose is x and y in
+    -1..1, size as a share of the frame, and radians.
     """
+
+    score: Tensor
+    pose: Tensor
+
+
+def match_drawings(frames: Tensor, sprites: Tensor, device: str = "cpu", search: Search | None = None) -> Matches:
+    """Look for each drawing in each clip: [N S 3 H W] in -1..1, uint8 RGBA [M 4 64 64]."""
     if frames.ndim != 5 or frames.shape[-2] != frames.shape[-1]:
         raise ShapeError(f"frames are {list(frames.shape)}; we need square ones, [N S 3 H H]. Crop or pad them first.")
     search = search or Search()
     images = ((frames.to(device, torch.float32) + 1) / 2).flatten(0, 1)
-    chunks = [_frame_scores(chunk, sprites.to(device), search) for chunk in images.split(search.frames_at_once)]
-    return torch.cat(chunks).unflatten(0, frames.shape[:2]).mean(1).cpu()
+    chunks = [_match_frames(chunk, sprites.to(device), search) for chunk in images.split(search.frames_at_once)]
+    score, pose = (torch.cat(part).unflatten(0, frames.shape[:2]).cpu() for part in zip(*chunks, strict=True))
+    return Matches(score.mean(1), pose)
 
 
 def top1_rate(scores: Tensor, targets: Tensor) -> float:
@@ -75,18 +84,35 @@ def top1_rate(scores: Tensor, targets: Tensor) -> float:
     return (scores.argmax(1) == targets).float().mean().item()
 
 
-def both_found_rate(scores: Tensor, targets: Tensor) -> float:
-    """Share of clips [N M] whose R best candidates are the R targets [N R], in any order."""
-    best = scores.topk(targets.shape[1], dim=1).indices
+def all_found_rate(matches: Matches, targets: Tensor) -> float:
+    """Share of clips whose R best candidates, each in a place of its own, are the R targets [N R], in any order."""
+    best = best_apart(matches, targets.shape[1])
     return (best.sort(1).values == targets.sort(1).values).all(1).float().mean().item()
 
 
-def _frame_scores(images: Tensor, sprites: Tensor, search: Search) -> Tensor:
-    """[K 3 H W] in 0..1, [M 4 64 64] -> [K M]: the best pose of every drawing, refined in two climbs."""
+def best_apart(matches: Matches, count: int) -> Tensor:
+    """The best candidate, then the best of those that lie elsewhere, and so on: [N count].
+
+    Without the second condition, a drawing that looks like the first subject outranks the second subject.
+    """
+    score, chosen = matches.score.clone(), []
+    for _ in range(count):
+        best = score.argmax(1)  # [N]
+        chosen.append(best)
+        one = matches.pose[torch.arange(len(best)), :, best][:, :, None]  # [N S 1 4]
+        apart = (matches.pose[..., :2] - one[..., :2]).norm(dim=-1) / 2  # share of the frame
+        same_place = apart < 0.5 * torch.minimum(matches.pose[..., 2], one[..., 2])
+        score = score.masked_fill(same_place.float().mean(1) > 0.5, -1.0)
+        score[torch.arange(len(best)), best] = -1.0
+    return torch.stack(chosen, 1)
+
+
+def _match_frames(images: Tensor, sprites: Tensor, search: Search) -> tuple[Tensor, Tensor]:
+    """[K 3 H W] in 0..1, [M 4 64 64] -> [K M], [K M 4]: the best pose of every drawing, refined in two climbs."""
     poses, mirrored = _likely_poses(images, _drawings(sprites, search.coarse_side), search)
     _, poses, mirrored = _climb(images, _drawings(sprites, search.middle_side), poses, mirrored, search)
-    scores, _, _ = _climb(images, _drawings(sprites, search.fine_side), poses, mirrored, search)
-    return scores[..., 0]
+    scores, poses, _ = _climb(images, _drawings(sprites, search.fine_side), poses, mirrored, search)
+    return scores[..., 0], poses[:, :, 0]
 
 
 def _drawings(sprites: Tensor, side: int) -> Drawings:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from kaleido_core import Conditioning, initial_noise, sample, sigma_schedule
 from kaleido_core.generate import DEFAULTS_TINY, Models, Request, encode_text, load_models
-from training.evaluation.identity import Search, both_found_rate, identity_scores, top1_rate
+from training.evaluation.identity import Search, all_found_rate, match_drawings
 
 from .data import Artwork, draw_scenes, load_artwork
 from .recipe import WHOLE
@@ -109,8 +109,7 @@ def found(clips: Tensor, targets: Tensor, sprites: Tensor, device: torch.device)
     """Share of clips ``[N 3 F H W]`` in which every reference is recognised among the candidates."""
     frames = clips[:, :, list(MATCHED_FRAMES)].float().transpose(1, 2)
     search = Search(frames_at_once=4 if device.type == "cpu" else 64)
-    scores = identity_scores(frames, sprites, str(device), search)
-    return top1_rate(scores, targets[:, 0]) if targets.shape[1] == 1 else both_found_rate(scores, targets)
+    return all_found_rate(match_drawings(frames, sprites, str(device), search), targets)
 
 
 def write_sheet(path: Path, clips: Tensor, references: Tensor, rows: int = 12) -> None:

@@ -2,6 +2,7 @@
 
 ``[torchrun --nproc-per-node N -m] training.tiny.train_dit DATA RUN --vae FILE --steps N [--compile]``. It goes on from
 ``RUN/dit.pt`` where that exists, with the very data and noise it would have seen; ``--seconds`` stops it early.
+``--start FOLDER`` begins with weights that were exported, and with new optimizers and other data.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kaleido_core import KaleidoDiT, UMT5Encoder, WanVAE, load_vae
-from kaleido_core.checkpoints.load import load_tokenizer
+from kaleido_core import KaleidoDiT, UMT5Encoder, WanVAE, load_dit, load_text_encoder, load_vae
+from kaleido_core.checkpoints.load import TINY_FILES, load_tokenizer
 from kaleido_core.config import DiTConfig, TextConfig
 from kaleido_core.generate import TINY_CONTEXT_ROWS
 from kaleido_core.text.encoder import RelativeBias, T5Attention
@@ -42,6 +43,12 @@ class Trainee(nn.Module):
                 nn.init.normal_(part.q.weight, std=(text.width * text.attention_width // text.num_heads) ** -0.5)
             elif isinstance(part, RelativeBias):
                 nn.init.zeros_(part.embedding.weight)
+
+
+def start_from(trainee: Trainee, folder: Path) -> None:
+    """Take over the weights that an earlier run exported."""
+    trainee.dit.load_state_dict(load_dit(folder / TINY_FILES["dit"], dtype=torch.float32).state_dict())
+    trainee.text.load_state_dict(load_text_encoder(folder / TINY_FILES["text"], dtype=torch.float32).state_dict())
 
 
 @dataclass(frozen=True)
@@ -149,10 +156,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--compile", action="store_true", help="compile each block; faster after a minute")
+    parser.add_argument("--start", type=Path, help="folder of exported files, such as kaleido_core/assets")
+    parser.add_argument("--seed", type=int, default=DiTRecipe.seed, help="of the data; another one for another run")
     arguments = parser.parse_args()
-    ranks, recipe = join(), DiTRecipe(arguments.steps)
+    ranks, recipe = join(), DiTRecipe(arguments.steps, seed=arguments.seed)
     torch.manual_seed(recipe.seed)
-    trainee = Trainee().to(ranks.device)
+    trainee = Trainee()
+    if arguments.start:
+        start_from(trainee, arguments.start)
+    trainee.to(ranks.device)
     if arguments.compile:
         for block in trainee.dit.blocks:
             block.compile(dynamic=False)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from kaleido_core.errors import ShapeError
-from training.evaluation.identity import Search, both_found_rate, identity_scores, top1_rate
+from training.evaluation.identity import Matches, Search, all_found_rate, best_apart, match_drawings
 
 QUICK = Search(sizes=(34, 44), turns=8, steps=6)
 DRAWINGS = 6
@@ -37,27 +37,35 @@ def frame(
 )
 def test_the_drawing_that_is_there_wins(pose):
     clips = torch.cat([frame(drawing, **pose) for drawing in (0, 3)])
-    scores = identity_scores(clips, sprites(), search=QUICK)
-    assert top1_rate(scores, torch.tensor([0, 3])) == 1.0
+    matches = match_drawings(clips, sprites(), search=QUICK)
+    assert all_found_rate(matches, torch.tensor([[0], [3]])) == 1.0
 
 
 def test_a_plain_frame_shows_nobody():
-    empty = identity_scores(torch.zeros(1, 1, 3, 128, 128), sprites(), search=QUICK)
-    there = identity_scores(frame(2), sprites(), search=QUICK)
+    empty = match_drawings(torch.zeros(1, 1, 3, 128, 128), sprites(), search=QUICK).score
+    there = match_drawings(frame(2), sprites(), search=QUICK).score
     assert empty.abs().max() < 0.05 * there[0, 2]
 
 
 def test_an_absent_drawing_is_not_found():
-    scores = identity_scores(frame(1), sprites(), search=QUICK)
+    scores = match_drawings(frame(1), sprites(), search=QUICK).score
     assert scores.argmax() == 1 and scores[0, 1] > 2 * scores[0].sort().values[-2]
 
 
 def test_rates_count_what_they_say():
-    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0]])
-    assert top1_rate(scores, torch.tensor([0, 2])) == 0.5
-    assert both_found_rate(scores, torch.tensor([[1, 0], [0, 1]])) == 0.5
+    elsewhere = torch.tensor([[-0.5, 0], [0.0, 0], [0.5, 0]])
+    pose = torch.cat([elsewhere, torch.full((3, 2), 0.3)], 1).expand(2, 4, 3, 4)
+    matches = Matches(torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0]]), pose)
+    assert all_found_rate(matches, torch.tensor([[0], [2]])) == 0.5
+    assert all_found_rate(matches, torch.tensor([[1, 0], [0, 1]])) == 0.5
+
+
+def test_a_lookalike_in_the_same_place_does_not_hide_the_second_subject():
+    pose = torch.tensor([[-0.5, 0, 0.3, 0], [-0.45, 0, 0.25, 0], [0.5, 0, 0.3, 0]]).expand(1, 4, 3, 4)
+    matches = Matches(torch.tensor([[3.0, 2.5, 1.0]]), pose)
+    assert best_apart(matches, 2).tolist() == [[0, 2]] and all_found_rate(matches, torch.tensor([[2, 0]])) == 1.0
 
 
 def test_frames_that_are_not_square_are_refused():
     with pytest.raises(ShapeError, match="square"):
-        identity_scores(torch.zeros(1, 1, 3, 64, 128), sprites())
+        match_drawings(torch.zeros(1, 1, 3, 64, 128), sprites())

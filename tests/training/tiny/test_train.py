@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kaleido_core import DiTConfig, TextConfig, VAEConfig, WanVAE
+from kaleido_core import DiTConfig, TextConfig, VAEConfig, WanVAE, load_dit
+from kaleido_core.checkpoints.load import ASSETS
 from kaleido_core.config import LATENT_MEAN, LATENT_STD
 from kaleido_core.errors import CheckpointError
 from kaleido_core.text.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ from training.tiny.photos import PHOTOS, PhotoSet
 from training.tiny.ranks import Ranks
 from training.tiny.recipe import TINY_VAE, DiTRecipe, learning_rate
 from training.tiny.report import candidate_drawings, choose_cases
-from training.tiny.train_dit import Material, Trainee, train
+from training.tiny.train_dit import Material, Trainee, start_from, train
 
 CPU = torch.device("cpu")
 
@@ -97,6 +98,13 @@ def test_a_checkpoint_does_not_go_on_under_other_settings(material, tmp_path):
     other = DiTRecipe(steps=24, batch=2, chunk_batches=(0, 1, 1, 0), reuse=8, warmup=2, lr=1e-4)
     with pytest.raises(CheckpointError, match="same settings"):
         train(trainee(), other, material, tmp_path, ranks)
+
+
+def test_a_run_can_begin_with_the_shipped_weights():
+    trainee = Trainee()
+    start_from(trainee, ASSETS)
+    shipped = load_dit("tiny", dtype=torch.float32).state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in trainee.dit.state_dict().items())
 
 
 def test_each_reference_is_encoded_alone_and_each_seed_has_its_own_clips(art, vae):
