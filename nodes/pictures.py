@@ -1,4 +1,4 @@
-"""Pictures between the host's way, IMAGE ``[B H W 3]`` in 0..1, and ours, uint8."""
+"""Pictures between the host's way, IMAGE ``[B H W 3]`` in 0..1, and ours."""
 
 import numpy as np
 import torch
@@ -14,3 +14,8 @@ def to_picture(image: Tensor) -> np.ndarray:
 def to_image(picture: Image.Image) -> Tensor:
     """The other way, as a batch of one."""
     return torch.from_numpy(np.asarray(picture, np.float32) / 255)[None]
+
+
+def from_images(images: Tensor) -> Tensor:
+    """An IMAGE batch as the clip that our autoencoder would give, ``[1 3 F H W]`` in -1..1."""
+    return images[..., :3].movedim(-1, 0)[None] * 2 - 1

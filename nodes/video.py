@@ -9,11 +9,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..kaleido_core.errors import KaleidoError
+from ..kaleido_core.generate import to_frames
 from ..kaleido_core.video import FORMATS, QUALITY, encode_video
 from . import comfy_adapter as host
 from .graph_record import record_of_graph
 from .models import CATEGORY
-from .pictures import to_picture
+from .pictures import from_images
 
 
 class KaleidoSaveVideo(io.ComfyNode):
@@ -48,7 +49,7 @@ class KaleidoSaveVideo(io.ComfyNode):
         if host.may_save_workflow():
             given = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
             tags |= {name: json.dumps(value) for name, value in given.items() if value is not None}
-        encode_video(to_picture(images), path, fps, tags, format, quality)
+        encode_video(to_frames(from_images(images)), path, fps, tags, format, quality)
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
 

@@ -2,7 +2,8 @@ import os
 import tempfile
 from pathlib import Path
 
-BASE = Path(tempfile.mkdtemp(prefix="kaleido-double-"))
+_FOLDER = tempfile.TemporaryDirectory(prefix="kaleido-double-")  # goes with the process
+BASE = Path(_FOLDER.name)
 FOLDERS: dict[str, list[str]] = {
     name: [str(BASE / "models" / name)] for name in ("diffusion_models", "vae", "text_encoders")
 }
