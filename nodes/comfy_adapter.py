@@ -80,9 +80,7 @@ def load_demo() -> tuple[Model, Any, Any]:
     state, metadata = comfy.utils.load_torch_file(str(model_path(TINY, "dit")), return_metadata=True)
     model = _load_demo_dit(state, metadata)
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(model_path(TINY, "vae"))))
-    size = sum(value.numel() for value in state.values())
-    clip = comfy.sd.CLIP(_DemoText, embedding_directory=None, parameters=size)
-    return model, clip, vae
+    return model, comfy.sd.CLIP(_DemoText, embedding_directory=None), vae
 
 
 class _DemoText:

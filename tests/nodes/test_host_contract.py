@@ -23,7 +23,7 @@ ASKED = {
     "comfy/sd.py:load_diffusion_model_state_dict": ("sd", "metadata"),
     "comfy/sd.py:VAE.__init__": ("sd",),
     "comfy/sd.py:VAE.encode": ("pixel_samples",),
-    "comfy/sd.py:CLIP.__init__": ("target", "embedding_directory", "parameters"),
+    "comfy/sd.py:CLIP.__init__": ("target", "embedding_directory"),
     "comfy/utils.py:load_torch_file": ("ckpt", "return_metadata"),
     "comfy/model_management.py:get_torch_device": (),
     "comfy/model_management.py:intermediate_device": (),
