@@ -41,10 +41,10 @@ socket.socket.connect = torch.cuda._lazy_init = forbidden
 place = {"submodule_search_locations": [root]}
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", **place)
 module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
-start = time.perf_counter()
+start = time.process_time()
 spec.loader.exec_module(module)
 asyncio.run(module.comfy_entrypoint())
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
@@ -76,14 +76,17 @@ def test_every_node_and_socket_explains_itself(pack: Pack, node_id: str):
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("node_id", IDS)
 def test_every_text_stands_in_the_locales(pack: Pack, node_id: str, language: str):
-    entry = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[node_id]
+    text = (ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8")
+    entry = json.loads(text.replace("{'@'}", "@"))[node_id]  # a bare @ would be a reference to another text
     schema = pack.schema(node_id)
-    assert list(entry.get("inputs", {})) == [socket.id for socket in schema.inputs]
+    grown = re.compile(r"(references|masks)_\w+")  # each socket of a growing input has its own entry
+    assert [name for name in entry["inputs"] if not grown.fullmatch(name)] == [socket.id for socket in schema.inputs]
     assert list(entry.get("outputs", {})) == [str(index) for index in range(len(schema.outputs))]
     if language == "en":
         assert (entry["display_name"], entry["description"]) == (schema.display_name, schema.description)
         for socket in schema.inputs:
-            assert entry["inputs"][socket.id]["tooltip"] == option(socket, "tooltip")
+            tooltip = option(socket, "tooltip")
+            assert entry["inputs"][socket.id].get("tooltip", "@" in tooltip and tooltip) == tooltip
 
 
 @pytest.mark.parametrize("node_id", IDS)
