@@ -9,6 +9,7 @@ from .errors import ShapeError, warn_once
 Grid = tuple[int, int, int]  # (T, h, w): latent frames and patches
 
 MAX_REFERENCES = 3
+ALLOW = "Leave some out, or allow it: allow_extra_references=True, --allow-extra-references, allow_more on the node."
 SPATIAL_STRIDE = 8  # pixels per latent cell
 TEMPORAL_STRIDE = 4  # frames per latent frame, after the first
 PIXEL_STEP = 16  # pixels per patch: two latent cells
@@ -63,7 +64,7 @@ def check_reference_count(count: int, allow_extra_references: bool = False) -> N
         return
     got = f"{count} references: the model was trained with at most {MAX_REFERENCES}. "
     if not allow_extra_references:
-        raise ShapeError(got + "Leave some out, or allow it: allow_extra_references=True, --allow-extra-references.")
+        raise ShapeError(got + ALLOW)
     warn_once("references", got + "Subjects may be mixed up; leave some out if they are.")
 
 

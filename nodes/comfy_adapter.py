@@ -36,7 +36,10 @@ Model = Any  # the host's ModelPatcher
 Latent = dict[str, Any]  # the host's LATENT: "samples" [B 16 T H W], not normalised
 Conditioning = list[Any]
 
-READS_TEXT_WIDTH = (0, 15, 1)  # releases from here on read a Wan file's text width from its metadata
+RELEASE = tuple(int(part) for part in host_version.split(".")[:3] if part.isdecimal())
+MODERN = (0, 15, 1)  # releases from here on read a Wan file's text width from its metadata
+# Before, the page shows none of a growing input's sockets unless one is asked for; the server does not insist on it.
+FEWEST_SOCKETS = 0 if RELEASE >= MODERN else 1
 ROPE = "diffusion_model.rope_encode"
 KEY = "kaleido"
 WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
@@ -58,8 +61,7 @@ def node_schema(**fields: Any) -> io.Schema:
 
 def list_demo_files() -> None:
     """Show the embedded files in the stock loaders' lists; the transformer only where its text width is understood."""
-    release = tuple(int(part) for part in host_version.split(".")[:3] if part.isdecimal())
-    for folder in ("diffusion_models", "vae") if release >= READS_TEXT_WIDTH else ("vae",):
+    for folder in ("diffusion_models", "vae") if RELEASE >= MODERN else ("vae",):
         folder_paths.add_model_folder_path(folder, str(ASSETS / folder))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import ExifTags, Image
 
 from ..kaleido_core.checkpoints.load import TINY
 from ..kaleido_core.errors import KaleidoError
@@ -61,6 +62,7 @@ def record_of_graph(graph: Graph, save_id: str, fps: float, beside: Path) -> Rec
         shift=shift,
         seed=sampler["inputs"]["seed"],
         fps=round(fps),
+        allow_extra_references=inputs.get("allow_more", False),
         **_models(graph, references),
     )
     files = tuple(ReferenceFile(_relative(path, beside), file_sha256(path)) for path in pictures)
@@ -97,7 +99,11 @@ def _image(graph: Graph, references: Node, name: str) -> Path:
     node = _node(graph, _link(references, name)[0])
     if node["class_type"] == "KaleidoDemoReferences":
         return PICTURES[node["inputs"]["picture"]]
-    return host.input_file(_source(graph, references, name, "LoadImage")["inputs"]["image"])
+    path = host.input_file(_source(graph, references, name, "LoadImage")["inputs"]["image"])
+    with Image.open(path) as picture:
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1 or getattr(picture, "n_frames", 1) != 1:
+            raise NotRepeatable(f"{path.name} is turned by its EXIF orientation, or holds several pictures.")
+    return path
 
 
 def _text(graph: Graph, encode: Node) -> str:

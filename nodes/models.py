@@ -54,11 +54,13 @@ class KaleidoLoadModel(io.ComfyNode):
 
 def doubt(path: Path) -> str | None:
     """What speaks against a file being Kaleido. Raises ``CheckpointError`` for a file of the official script."""
-    if path.suffix != ".safetensors":
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         raise CheckpointError(
             f"{path.name} is a PyTorch file; ComfyUI needs a .safetensors file in its own naming. "
             f"Convert it once, in this pack's folder: {CONVERT}"
         )
+    if path.suffix != ".safetensors":
+        return None  # nothing in it tells
     is_kaleido = read_identity(open_source(path).metadata, "dit").is_kaleido
     if is_kaleido or (is_kaleido is None and "kaleido" in path.name.lower()):
         return None

@@ -7,9 +7,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..kaleido_core.contact_sheet import draw_contact_sheet, reference_cells
+from ..kaleido_core.dit.rope import REFERENCE_OFFSET
 from ..kaleido_core.errors import DataError
 from ..kaleido_core.references import FITS, Fit, encode_references, prepare_reference
-from ..kaleido_core.shapes import MAX_REFERENCES, VideoSize, check_reference_count
+from ..kaleido_core.shapes import MAX_REFERENCES, PIXEL_STEP, VideoSize, check_reference_count
 from . import comfy_adapter as host
 from .models import CATEGORY
 from .pictures import to_image, to_picture
@@ -25,8 +26,13 @@ SIZES = {
 }
 CUSTOM = "custom"
 SOCKETS = 8
+LARGEST_SIDE = REFERENCE_OFFSET * PIXEL_STEP  # above, positions of the video reach those of the references
 MARKS = ("subject", "background")
 ADVANCED = {"advanced": True}  # folded away by pages that know how
+
+
+def socket_names(kind: str) -> list[str]:
+    return [f"{kind}{index + 1}" for index in range(SOCKETS)]
 
 
 def reference_inputs() -> list[io.Input]:
@@ -35,12 +41,12 @@ def reference_inputs() -> list[io.Input]:
     return [
         io.Autogrow.Input(
             "references",
-            template=io.Autogrow.TemplateNames(image, [f"image{i + 1}" for i in range(SOCKETS)], min=0),
+            template=io.Autogrow.TemplateNames(image, socket_names("image"), host.FEWEST_SOCKETS),
             tooltip="A socket more appears as you connect. The prompt names subjects in this order.",
         ),
         io.Autogrow.Input(
             "masks",
-            template=io.Autogrow.TemplateNames(mask, [f"mask{i + 1}" for i in range(SOCKETS)], min=0),
+            template=io.Autogrow.TemplateNames(mask, socket_names("mask"), host.FEWEST_SOCKETS),
             tooltip="Optional: what lies outside of a subject's mask becomes white.",
         ),
         *(
@@ -116,6 +122,7 @@ class KaleidoReferences(io.ComfyNode):
                 io.Latent.Output(display_name="latent", tooltip="Empty, of the size above."),
                 io.Image.Output(display_name="contact_sheet", tooltip="The references as the model sees them."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -141,6 +148,10 @@ class KaleidoReferences(io.ComfyNode):
     ) -> io.NodeOutput:
         height, width = SIZES.get(size, (height, width))
         video = VideoSize(length, height, width)
+        if max(height, width) > LARGEST_SIDE:
+            host.show_text(
+                cls.hidden.unique_id, f"Above {LARGEST_SIDE} pixels a side, subjects may bleed into the video."
+            )
         pictures = gather(references or {}, masks or {}, (role1, role2, role3), mask_marks)
         check_reference_count(len(pictures), allow_more)
         views = [prepare_reference(picture, video, fit, keep) for picture, keep in pictures]
@@ -163,8 +174,8 @@ def gather(
 ) -> list[Reference]:
     """All connected images in the order of their sockets; the images of a batch follow one another."""
     found: list[Reference] = []
-    for index in range(SOCKETS):
-        images, mask = references.get(f"image{index + 1}"), masks.get(f"mask{index + 1}")
+    for index, names in enumerate(zip(socket_names("image"), socket_names("mask"), strict=True)):
+        images, mask = references.get(names[0]), masks.get(names[1])
         if images is None:
             if mask is not None:
                 raise DataError(

@@ -51,7 +51,9 @@ class KaleidoSaveVideo(io.ComfyNode):
             tags |= {name: json.dumps(value) for name, value in given.items() if value is not None}
         encode_video(to_frames(from_images(images)), path, fps, tags, format, quality)
         path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return io.NodeOutput(ui=ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
+        # The page takes whatever is animated for a video, unless it is a WebP; a GIF it can show as a picture.
+        preview = ui.SavedImages if path.suffix == ".gif" else ui.PreviewVideo
+        return io.NodeOutput(ui=preview([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
 
 
 def describe_clip(graph: Any, save_id: str, fps: float, path: Any) -> Mapping[str, Any]:

@@ -75,6 +75,13 @@ class ui:
         def as_dict(self) -> dict[str, Any]:
             return {"images": self.values, "animated": (True,)}
 
+    class SavedImages:
+        def __init__(self, results: list[Any], is_animated: bool = False):
+            self.results = results
+
+        def as_dict(self) -> dict[str, Any]:
+            return {"images": self.results}
+
     class PreviewText:
         def __init__(self, value: str):
             self.value = value
