@@ -44,13 +44,9 @@ class Server:
 
     @cached_property
     def nodes(self) -> dict[str, Any]:
-        return json.loads(self.get("/object_info"))
+        return json.loads(self.ask("/object_info"))
 
-    def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return answer.read()
-
-    def post(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+    def ask(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -61,11 +57,11 @@ class Server:
     def upload(self, name: str, png: bytes) -> None:
         """A picture for Load Image."""
         start = f'--X\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
-        self.post("/upload/image", start.encode() + png + b"\r\n--X--\r\n", "multipart/form-data; boundary=X")
+        self.ask("/upload/image", start.encode() + png + b"\r\n--X--\r\n", "multipart/form-data; boundary=X")
 
     def view(self, saved: Mapping[str, str]) -> bytes:
         """A file that a node says it saved."""
-        return self.get("/view?" + urlencode({name: saved[name] for name in ("filename", "subfolder", "type")}))
+        return self.ask("/view?" + urlencode({name: saved[name] for name in ("filename", "subfolder", "type")}))
 
     def require(self, kind: str) -> None:
         if kind not in self.nodes:
@@ -77,12 +73,12 @@ class Server:
             self.require(wanted["class_type"])
         filled = {number: self._fill(wanted) for number, wanted in graph.items()}
         body = {"prompt": filled, "client_id": self.client_id, "extra_data": extra}
-        return json.loads(self.post("/prompt", json.dumps(body).encode()))["prompt_id"]
+        return json.loads(self.ask("/prompt", json.dumps(body).encode()))["prompt_id"]
 
     def wait(self, prompt: str, seconds: float = 600) -> dict[str, Any]:
         """The outputs of all nodes, once the prompt is through."""
         for _ in range(int(20 * seconds)):
-            done = json.loads(self.get(f"/history/{prompt}")).get(prompt)
+            done = json.loads(self.ask(f"/history/{prompt}")).get(prompt)
             if done and done["status"]["status_str"] != "success":
                 kind, what = done["status"]["messages"][-1]
                 raise RuntimeError(f"{kind} {what.get('node_type', '')}: {what.get('exception_message', '')}")
@@ -240,11 +236,14 @@ def write_plain(models: Path) -> Path:
     path = models / "diffusion_models" / f"{OURS}.safetensors"
     state = safetensors.torch.load_file(model_path(TINY, "dit"))
     save(state | {"text_embedding.0.weight": widen(state["text_embedding.0.weight"])}, path)
-    texts = encode_text(load_models(Request(prompt=PROMPT)), [PROMPT, NEGATIVE])
-    for name, text in zip(CONDITIONS, widen(texts).split(1), strict=True):
-        place = models.parent / "output" / f"{OURS}_{name}"
-        place.mkdir(parents=True, exist_ok=True)
-        torch.save({"latents": [{"samples": torch.zeros(1)}], "conditioning": [[[text, {}]]]}, place / "shard_0000.pkl")
+    texts = widen(encode_text(load_models(Request(prompt=PROMPT)), [PROMPT, NEGATIVE]))
+    for name, text in zip(CONDITIONS, texts.split(1), strict=True):
+        shard = {"latents": [{"samples": torch.zeros(1)}], "conditioning": [[[text, {}]]]}
+        for folder in ("output", "datasets"):  # the latter since 0.33, which looks for the .json there
+            place = models.parent / folder / f"{OURS}_{name}"
+            place.mkdir(parents=True, exist_ok=True)
+            torch.save(shard, place / "shard_0000.pkl")
+            (place / "metadata.json").write_text("{}")
     return path
 
 

@@ -263,7 +263,7 @@ def test_a_stopped_clip_stops_at_once_and_the_next_is_whole(server: Server, reco
         prompt = server.queue(base_graph(lambda model: client.kaleido_sampler(model, steps=1000)))
         next(content for _, content in events.of(prompt) if b'"type": "progress"' in content)
         start = time.monotonic()
-        server.post("/interrupt", b"{}")
+        server.ask("/interrupt", b"{}")
         with pytest.raises(RuntimeError, match="execution_interrupted"):
             server.wait(prompt)
     record_property("seconds", time.monotonic() - start)
