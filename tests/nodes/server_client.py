@@ -30,6 +30,7 @@ from .test_graph import CFG, NEGATIVE, PROMPT, SEED, SHIFT, SIZE, STEPS
 TEXT, BINARY = 1, 2  # kinds of websocket messages
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 OURS = "kaleido_test"  # how all names begin that the tests leave on the server
+PLACE = f"{OURS}/{uuid.uuid4().hex}"  # new each time: a server does not save again what it remembers to have saved
 
 Node = dict[str, Any]
 Graph = dict[str, Node]  # the API form: node id -> class_type and inputs
@@ -52,7 +53,7 @@ class Server:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.read()
         except HTTPError as error:
-            raise RuntimeError(error.read().decode()[:2000]) from error
+            raise RuntimeError(f"{path}: {error.code} {error.read().decode()[:2000]}") from error
 
     def upload(self, name: str, png: bytes) -> None:
         """A picture for Load Image."""
@@ -196,7 +197,7 @@ def base_graph(
         "robot": node("KaleidoDemoReferences", picture="robot face"),
         "positive": node("CLIPTextEncode", clip=["demo", 1], text=PROMPT),
         "negative": node("CLIPTextEncode", clip=["demo", 1], text=NEGATIVE),
-        "saved": node("SaveLatent", samples=["sampler", 0], filename_prefix=f"{OURS}/latent"),
+        "saved": node("SaveLatent", samples=["sampler", 0], filename_prefix=PLACE),
     }
     inputs = {
         "positive": ["positive", 0], "negative": ["negative", 0], "vae": VAE, "size": "custom", "width": SIZE.width,

@@ -28,7 +28,7 @@ from kaleido_core.video import read_metadata, read_video
 
 from . import server_client as client
 from .conftest import Pack, needs_host
-from .server_client import MODEL, OTHER, OURS, VAE, Graph, Link, Server, base_graph, file_graph, lora, node
+from .server_client import MODEL, OTHER, OURS, PLACE, VAE, Graph, Link, Server, base_graph, file_graph, lora, node
 from .test_graph import PROMPT, SIZE, STEPS, core_latent, distance, references_node, sample_node
 
 MODELS = os.environ.get("KALEIDO_COMFYUI_MODELS")
@@ -59,7 +59,7 @@ def latent_of(server: Server, graph: Graph) -> Tensor:
 def frames_of(server: Server, graph: Graph, latent: Link, decode: str = "VAEDecode", **more: Any) -> np.ndarray:
     """A latent's frames as the page shows them, ``[T H W 3]`` in 0..1."""
     decoded = node(decode, samples=latent, vae=VAE, **more)
-    frames = node("SaveImage", images=["decoded", 0], filename_prefix=f"{OURS}/frame")
+    frames = node("SaveImage", images=["decoded", 0], filename_prefix=PLACE)
     saved = server.run(graph | {"decoded": decoded, "frames": frames})["frames"]["images"]
     return np.stack([np.asarray(Image.open(io.BytesIO(server.view(one))), np.float32) / 255 for one in saved])
 
@@ -230,12 +230,12 @@ def saved_video(server: Server, folder: Path, nodes: Graph, **extra: Any) -> Pat
 
 def test_stock_nodes_save_the_clip(server: Server, tmp_path: Path):
     clip = node("CreateVideo", images=["decoded", 0], fps=8.0)
-    video = node("SaveVideo", video=["clip", 0], filename_prefix=f"{OURS}/stock", format="mp4", codec="h264")
+    video = node("SaveVideo", video=["clip", 0], filename_prefix=PLACE, format="mp4", codec="h264")
     assert saved_video(server, tmp_path, {"clip": clip, "video": video}).suffix == ".mp4"
 
 
 def test_the_page_gets_kaleido_save_videos_file_with_the_graph_inside(server: Server, tmp_path: Path):
-    video, workflow = node("KaleidoSaveVideo", images=["decoded", 0], filename_prefix=f"{OURS}/clip"), {"nodes": ["ü"]}
+    video, workflow = node("KaleidoSaveVideo", images=["decoded", 0], filename_prefix=PLACE), {"nodes": ["ü"]}
     path = saved_video(server, tmp_path, {"video": video}, extra_pnginfo={"workflow": workflow})
     assert read_metadata(path)["request"]["prompt"] == PROMPT
     assert all(text in path.read_bytes() for text in (json.dumps(workflow).encode(), b'"class_type": "KaleidoSampler"'))
