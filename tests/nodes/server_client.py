@@ -74,15 +74,17 @@ class Server:
             self.require(wanted["class_type"])
         filled = {number: self._fill(wanted) for number, wanted in graph.items()}
         body = {"prompt": filled, "client_id": self.client_id, "extra_data": extra}
-        return json.loads(self.ask("/prompt", json.dumps(body).encode()))["prompt_id"]
+        answer = json.loads(self.ask("/prompt", json.dumps(body).encode()))
+        if answer["node_errors"]:
+            raise RuntimeError(str(answer["node_errors"]))
+        return answer["prompt_id"]
 
     def wait(self, prompt: str, seconds: float = 600) -> dict[str, Any]:
         """The outputs of all nodes, once the prompt is through."""
         for _ in range(int(20 * seconds)):
             done = json.loads(self.ask(f"/history/{prompt}")).get(prompt)
             if done and done["status"]["status_str"] != "success":
-                kind, what = done["status"]["messages"][-1]
-                raise RuntimeError(f"{kind} {what.get('node_type', '')}: {what.get('exception_message', '')}")
+                raise RuntimeError(str(done["status"]["messages"][-1]))
             if done:
                 return done["outputs"]
             time.sleep(0.05)
@@ -230,10 +232,7 @@ def save(state: dict[str, Tensor], path: Path) -> None:
 
 
 def write_plain(models: Path) -> Path:
-    """The embedded model, with a text as wide as the 14B's, which every release reads.
-
-    No stock text encoder is as wide and as small: the two texts become files too.
-    """
+    """The embedded model with text as wide as the 14B's, which every release reads, and two texts in files."""
     path = models / "diffusion_models" / f"{OURS}.safetensors"
     state = safetensors.torch.load_file(model_path(TINY, "dit"))
     save(state | {"text_embedding.0.weight": widen(state["text_embedding.0.weight"])}, path)
