@@ -25,7 +25,7 @@ from torch import Tensor
 from ..kaleido_core.checkpoints.load import ASSETS, TINY, model_path
 from ..kaleido_core.checkpoints.sizes import HOST_TEXT_WIDTH
 from ..kaleido_core.config import DiTConfig
-from ..kaleido_core.errors import CheckpointError
+from ..kaleido_core.errors import CheckpointError, ShapeError
 from ..kaleido_core.offloading.memory_plan import Machine
 from .demo_text import DemoTextEncoder, DemoTokenizer
 from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory
@@ -163,7 +163,14 @@ def pixel_encoder(vae: Any) -> Callable[[Tensor], Tensor]:
     """The host's VAE as ``encode_references`` wants it: pixels ``[1 3 1 H W]`` in -1..1 -> its own raw latent."""
 
     def encode(pixels: Tensor) -> Tensor:
-        return vae.encode((pixels[0].movedim(0, -1) + 1) / 2)  # [1 H W 3] in 0..1
+        latent = vae.encode((pixels[0].movedim(0, -1) + 1) / 2)  # [1 H W 3] in 0..1
+        wanted = [1, 16, 1, pixels.shape[-2] // 8, pixels.shape[-1] // 8]
+        if list(latent.shape) != wanted:
+            raise ShapeError(
+                f"This VAE gives a latent of {list(latent.shape)}; Kaleido reads {wanted}. Use the Wan 2.1 VAE, or the "
+                "demo model's own."
+            )
+        return latent
 
     return encode
 

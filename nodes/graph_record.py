@@ -135,4 +135,7 @@ def _models(graph: Graph, references: Node) -> dict[str, Any]:
 
 
 def _relative(path: Path, beside: Path) -> str:
-    return Path(os.path.relpath(path, beside)).as_posix()
+    try:
+        return Path(os.path.relpath(path, beside)).as_posix()
+    except ValueError:  # another drive of Windows
+        return path.as_posix()

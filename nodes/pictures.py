@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 def to_picture(image: Tensor) -> np.ndarray:
-    """The host's IMAGE ``[H W C]`` in 0..1 -> uint8 ``[H W 3]``."""
-    return (image[..., :3].cpu().float().clamp(0, 1) * 255).round().byte().numpy()
+    """The host's IMAGE ``[H W C]`` in 0..1 -> uint8 ``[H W 3]``; what is transparent becomes white."""
+    image = image.cpu().float().clamp(0, 1)
+    if image.shape[-1] == 4:
+        image = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
+    return (image.expand(*image.shape[:2], 3) * 255).round().byte().numpy()
 
 
 def to_image(picture: Image.Image) -> Tensor:

@@ -192,7 +192,10 @@ def keep_of(mask: Tensor | None, number: int, role: str, marks: str) -> np.ndarr
     """The part of a reference that stays, ``[h w]``; None: all of it."""
     if mask is None or role == KEEPS_BACKGROUND:
         return None
-    keep = mask[min(number, len(mask) - 1)].cpu().float().numpy()
+    masks = mask.reshape(-1, *mask.shape[-2:])  # some packs give [H W] or [B 1 H W]
+    if not len(masks):
+        raise DataError("A mask holds no picture; it needs at least one. Take it away or connect another.")
+    keep = masks[min(number, len(masks) - 1)].cpu().float().numpy()
     keep = keep if marks == "subject" else 1 - keep
     if keep.max() < 0.5:
         raise DataError(

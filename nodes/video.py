@@ -44,13 +44,14 @@ class KaleidoSaveVideo(io.ComfyNode):
         height, width = images.shape[1:3]
         folder, subfolder, stem, counter = host.output_place(filename_prefix, width, height)
         path = folder / f"{stem}_{counter:05}_{FORMATS[format].suffix}"
-        record = describe_clip(cls.hidden.prompt, cls.hidden.unique_id, fps, path)
-        tags = {"comment": json.dumps(record)}
+        tags, record = {}, None
         if host.may_save_workflow():
-            given = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-            tags |= {name: json.dumps(value) for name, value in given.items() if value is not None}
+            record = describe_clip(cls.hidden.prompt, cls.hidden.unique_id, fps, path)
+            given = {"comment": record, "prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+            tags = {name: json.dumps(value) for name, value in given.items() if value is not None}
         encode_video(to_frames(from_images(images)), path, fps, tags, format, quality)
-        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if record is not None:
+            path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         # The page takes whatever is animated for a video, unless it is a WebP; a GIF it can show as a picture.
         preview = ui.SavedImages if path.suffix == ".gif" else ui.PreviewVideo
         return io.NodeOutput(ui=preview([ui.SavedResult(path.name, subfolder, io.FolderType.output)]))
@@ -60,5 +61,5 @@ def describe_clip(graph: Any, save_id: str, fps: float, path: Any) -> Mapping[st
     """The sidecar: a record that ``--replay`` reads, or why there is none."""
     try:
         return asdict(record_of_graph(graph or {}, save_id, fps, path.parent))
-    except (KaleidoError, KeyError, TypeError, OSError) as reason:
+    except (KaleidoError, KeyError, TypeError, ValueError, AttributeError, OSError) as reason:
         return {"made with": "ComfyUI", "not repeatable on the command line because": str(reason)}

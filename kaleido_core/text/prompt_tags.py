@@ -64,7 +64,7 @@ def _again(name: str) -> str:
 
 
 def _opens_sentence(text: str, place: int) -> bool:
-    before = text[:place].rstrip()
+    before = text[:place].rstrip(" \t")
     return not before or before[-1] in ".!?\n"
 
 

@@ -115,3 +115,23 @@ def test_crop_fills_the_frame_and_letterbox_shows_all(module):
     assert not views["crop"].any() and views["letterbox"].any()
     same = ((letterbox(wide, 64, 64)[0, :, 0].permute(1, 2, 0) * 127.5) + 127.5).round().byte().numpy()
     assert np.array_equal(views["letterbox"], same)
+
+
+def test_another_models_vae_is_refused_by_the_shape_it_gives(pack: Pack, demo, pictures):
+    class Flux:
+        def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(1, 16, pixels.shape[1] // 8, pixels.shape[2] // 8)
+
+    with pytest.raises(ValueError, match=r"Wan 2\.1 VAE"):
+        references_node(pack, (*demo[:2], Flux()), pictures[:1])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (1, 1, 8, 8)])
+def test_masks_of_all_ranks_are_whole_masks(module, shape):
+    assert module.keep_of(torch.ones(shape), 0, "subject", "subject").shape == (8, 8)
+
+
+def test_transparency_becomes_white_and_grey_becomes_colour(module):
+    clear = torch.tensor([0.0, 0.2, 0.0, 0.0]).expand(4, 4, 4)
+    assert (module.to_picture(clear) == 255).all()
+    assert module.to_picture(torch.zeros(4, 4, 1)).shape == (4, 4, 3)

@@ -102,3 +102,17 @@ def test_an_odd_size_is_refused_and_leaves_nothing(pack: Pack):
     with pytest.raises(ValueError, match="even width"):
         save(pack, images=torch.rand(5, 47, 64, 3), filename_prefix="odd/clip")
     assert not list(Path(folder_paths.get_output_directory(), "odd").iterdir())
+
+
+def test_without_metadata_nothing_of_the_graph_is_written(pack: Pack, monkeypatch):
+    monkeypatch.setattr(pack.adapter, "may_save_workflow", lambda: False)
+    path = save(pack, demo_graph(), workflow={"workflow": {}}, filename_prefix="bare/clip")
+    assert b"KaleidoSampler" not in path.read_bytes() and not path.with_suffix(".json").exists()
+
+
+def test_a_reference_on_another_drive_does_not_cost_the_clip(pack: Pack, monkeypatch):
+    def other_drive(path: Any, start: Any) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(pack.module("nodes.graph_record").os.path, "relpath", other_drive)
+    assert read_record(save(pack, demo_graph()).with_suffix(".json")).request.references[0].endswith("duck.png")

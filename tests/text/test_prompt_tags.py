@@ -42,3 +42,7 @@ def test_what_is_forgotten_or_doubled_is_told():
 def test_mail_addresses_and_plain_text_stay_as_they_are():
     text = "Write to me@image1.org, 50 % off"
     assert expand_tags(text, []).text == text
+
+
+def test_a_new_line_opens_a_sentence():
+    assert expand_tags("It rains\n@image1 runs", ["a cat"]).text == "It rains\nA cat runs"
