@@ -2,7 +2,7 @@
 
 ``[torchrun --nproc-per-node N -m] training.tiny.train_dit DATA RUN --vae FILE --steps N [--compile]``. It goes on from
 ``RUN/dit.pt`` where that exists, with the very data and noise it would have seen; ``--seconds`` stops it early.
-``--start FOLDER`` begins with weights that were exported, and with new optimizers and other data.
+``--weights FOLDER`` begins with weights that were exported, and with new optimizers and other data.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def train(
     ranks: Ranks,
     seconds: float = float("inf"),
 ) -> RunState:
-    """Run to the recipe's last step, or for ``seconds``; the state is saved after each chunk and at the end."""
+    """Run to the recipe's last step, or for ``seconds``; the state is saved every 500 steps and at the end."""
     log = Log(run / "dit.jsonl")
     state = begin(trainee, make_optimizers(trainee, recipe), f"{recipe}, {ranks.count} processes", run / "dit.pt")
     deadline = time.monotonic() + seconds
@@ -142,8 +142,10 @@ def train(
             in_time = state.step % 10 > 0 or agree(time.monotonic() < deadline, ranks)
             if not in_time or state.step >= recipe.steps:
                 break
-        if ranks.first:
-            state.save(run / "dit.pt")
+            if ranks.first and state.step % 500 == 0:
+                state.save(run / "dit.pt")
+    if ranks.first:
+        state.save(run / "dit.pt")
     return state
 
 
@@ -156,14 +158,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--compile", action="store_true", help="compile each block; faster after a minute")
-    parser.add_argument("--start", type=Path, help="folder of exported files, such as kaleido_core/assets")
+    parser.add_argument("--weights", type=Path, help="folder of exported files, such as kaleido_core/assets")
     parser.add_argument("--seed", type=int, default=DiTRecipe.seed, help="of the data; another one for another run")
     arguments = parser.parse_args()
     ranks, recipe = join(), DiTRecipe(arguments.steps, seed=arguments.seed)
     torch.manual_seed(recipe.seed)
     trainee = Trainee()
-    if arguments.start:
-        start_from(trainee, arguments.start)
+    if arguments.weights:
+        start_from(trainee, arguments.weights)
     trainee.to(ranks.device)
     if arguments.compile:
         for block in trainee.dit.blocks:
