@@ -5,6 +5,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,9 +21,10 @@ from .request_files import Job, Record
 from .shapes import Step, VideoSize, check_reference_count
 
 DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
-# What a replay takes from the clip itself.
-SETTINGS = ("model", "vae", "text_encoder", "tokenizer", "size", "frames", "steps", "cfg", "shift", "seed", "negative")
-SETTINGS += ("fps", "official_text", "clean_references", "allow_extra_references")
+# What a replay takes from the clip itself, and what may lie elsewhere by now.
+SETTINGS = ("size", "frames", "steps", "cfg", "shift", "seed", "negative", "fps", "official_text")
+SETTINGS += ("clean_references", "allow_extra_references")
+WEIGHTS = ("model", "vae", "text_encoder", "tokenizer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +90,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     add("--shift", type=float, help="more than 1 spends more steps on the layout")
     add("--seed", type=int, help="default: 0")
     add("--negative", metavar="TEXT", help="what to keep away from")
-    add("--fps", type=int, help="of the file; the model knows 16")
+    add("--fps", type=float, help="of the file; the model knows 16")
     add("--out", type=Path, help="the mp4, or a folder (default: here; with --list: kaleido-clips)")
     add("--overwrite", action="store_true", help="write over existing files")
     add("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
@@ -157,7 +159,8 @@ def _jobs(arguments: argparse.Namespace, record: Record | None) -> list[Job]:
                 "Leave that out, or give --prompt and all settings instead of --replay."
             )
         references = files.find_recorded(record, arguments.replay.parent, arguments.reference)
-        return [Job(record.request, references, _single_out(arguments.out))]
+        moved = {name: getattr(arguments, name) for name in WEIGHTS if getattr(arguments, name) is not None}
+        return [Job(replace(record.request, **moved), references, _single_out(arguments.out))]
     if arguments.list:
         return _listed_jobs(arguments)
     request = _request(arguments, arguments.prompt, tuple(arguments.reference))

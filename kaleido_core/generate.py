@@ -43,7 +43,7 @@ class Defaults:
     steps: int
     cfg: float
     shift: float
-    fps: int
+    fps: float
     negative: str
 
 
@@ -79,7 +79,7 @@ class Request:
     shift: float = DEFAULTS_TINY.shift
     seed: int = 0
     negative: str = DEFAULTS_TINY.negative
-    fps: int = DEFAULTS_TINY.fps
+    fps: float = DEFAULTS_TINY.fps
     attach_paths: bool = False
     clean_references: bool = False
     allow_extra_references: bool = False

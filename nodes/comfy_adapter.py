@@ -26,7 +26,7 @@ from ..kaleido_core.checkpoints.load import ASSETS, TINY, model_path
 from ..kaleido_core.checkpoints.sizes import HOST_TEXT_WIDTH
 from ..kaleido_core.config import DiTConfig
 from ..kaleido_core.errors import CheckpointError, ShapeError
-from ..kaleido_core.offloading.memory_plan import Machine
+from ..kaleido_core.offloading.memory_plan import Machine, parameters_of
 from .demo_text import DemoTextEncoder, DemoTokenizer
 from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory
 
@@ -94,15 +94,13 @@ class _DemoText:
 
 
 def _load_demo_dit(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Model:
-    try:
+    if RELEASE >= MODERN:
         return comfy.sd.load_diffusion_model_state_dict(dict(state), metadata=metadata)
-    except RuntimeError:
-        # Before 0.15.1 a Wan model reads text of one width only: more columns, of zeros, change nothing.
-        first = state["text_embedding.0.weight"]
-        state = {**state, "text_embedding.0.weight": _widen(first)}
-        model = comfy.sd.load_diffusion_model_state_dict(state)
-        model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, KEY + "_text", _widen_context)
-        return model
+    # Older releases read text of one width only: more columns, of zeros, change nothing.
+    state = {**state, "text_embedding.0.weight": _widen(state["text_embedding.0.weight"])}
+    model = comfy.sd.load_diffusion_model_state_dict(state)
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, KEY + "_text", _widen_context)
+    return model
 
 
 def _widen(values: Tensor) -> Tensor:
@@ -142,10 +140,9 @@ def _require_wan(model: Model) -> None:
 
 
 def config_of(model: Model) -> tuple[DiTConfig, float]:
-    """A Wan MODEL's sizes, and its bytes a parameter."""
+    """A Wan MODEL's sizes, and its bytes a parameter: packed weights have fewer elements than parameters."""
     _require_wan(model)
     network = model.model.diffusion_model
-    parameters = sum(value.numel() for value in network.parameters())
     config = DiTConfig(
         num_layers=network.num_layers,
         width=network.dim,
@@ -153,7 +150,7 @@ def config_of(model: Model) -> tuple[DiTConfig, float]:
         mlp_width=network.ffn_dim,
         text_width=network.text_dim,
     )
-    return config, model.model_size() / max(1, parameters)
+    return config, model.model_size() / parameters_of(config)
 
 
 # Sampling
@@ -196,7 +193,7 @@ def sample_euler(
     cfg: float,
 ) -> Latent:
     """The host's own sampling, with its previews, progress bar and cancel button."""
-    samples = latent["samples"]
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     result = comfy.sample.sample_custom(
         model,
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),

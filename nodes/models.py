@@ -54,16 +54,17 @@ class KaleidoLoadModel(io.ComfyNode):
 
 def doubt(path: Path) -> str | None:
     """What speaks against a file being Kaleido. Raises ``CheckpointError`` for a file of the official script."""
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+    suffix = path.suffix.lower()
+    if suffix in (".pt", ".pth", ".ckpt", ".bin"):
         raise CheckpointError(
             f"{path.name} is a PyTorch file; ComfyUI needs a .safetensors file in its own naming. "
             f"Convert it once, in this pack's folder: {CONVERT}"
         )
-    if path.suffix != ".safetensors":
+    if suffix != ".safetensors":
         return None  # nothing in it tells
     with safe_open(path, "pt") as file:  # only what it says of itself: the host reads more kinds of weights than we do
         is_kaleido = read_identity(file.metadata() or {}, "dit").is_kaleido
-    if is_kaleido or (is_kaleido is None and "kaleido" in path.name.lower()):
+    if is_kaleido or (is_kaleido is None and "kaleido" in f"{path.parent.name} {path.name}".lower()):
         return None
     if is_kaleido is None:
         return (

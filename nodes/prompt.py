@@ -6,6 +6,7 @@ from ..kaleido_core.shapes import MAX_REFERENCES
 from ..kaleido_core.text.prompt_tags import TEMPLATES, Template, expand_tags
 from . import comfy_adapter as host
 from .models import CATEGORY
+from .references import SOCKETS
 
 
 class KaleidoPrompt(io.ComfyNode):
@@ -29,8 +30,9 @@ class KaleidoPrompt(io.ComfyNode):
                     "count",
                     default=1,
                     min=0,
-                    max=MAX_REFERENCES,
-                    tooltip="How many references are connected to Kaleido References.",
+                    max=SOCKETS,
+                    tooltip="How many references are connected to Kaleido References. Those without a name below "
+                    "are called the first subject and so on.",
                 ),
                 *(
                     io.String.Input(
@@ -57,7 +59,8 @@ class KaleidoPrompt(io.ComfyNode):
     def execute(
         cls, text: str, count: int, template: Template, name1: str = "", name2: str = "", name3: str = ""
     ) -> io.NodeOutput:
-        expansion = expand_tags(text, (name1, name2, name3)[:count], template)
+        names = (name1, name2, name3, *[""] * SOCKETS)[:count]
+        expansion = expand_tags(text, names, template)
         if expansion.warnings:
             host.show_text(cls.hidden.unique_id, "\n".join(expansion.warnings))
         return io.NodeOutput(expansion.text)

@@ -47,14 +47,16 @@ def reference_inputs() -> list[io.Input]:
         io.Autogrow.Input(
             "masks",
             template=io.Autogrow.TemplateNames(mask, socket_names("mask"), host.FEWEST_SOCKETS),
-            tooltip="Optional: what lies outside of a subject's mask becomes white.",
+            tooltip="Optional: what lies outside of a subject's mask becomes white. For Load Image's own mask set "
+            "mask_marks to background.",
         ),
         *(
             io.Combo.Input(
                 f"role{i + 1}",
                 options=list(ROLES),
                 default=ROLES[0],
-                tooltip=f"What image {i + 1} is. A scene keeps its background; others lose it where there is a mask.",
+                tooltip=f"What image {i + 1} is. A scene keeps its background; others, and images from the fourth on, "
+                "lose it where there is a mask.",
                 extra_dict=ADVANCED,
             )
             for i in range(MAX_REFERENCES)
@@ -71,7 +73,6 @@ def reference_inputs() -> list[io.Input]:
             default=MARKS[0],
             tooltip="What is white in the masks. Segmentation nodes mark the subject; Load Image's own mask marks the "
             "transparent background.",
-            extra_dict=ADVANCED,
         ),
         io.Boolean.Input(
             "allow_more",
@@ -93,7 +94,13 @@ def size_inputs() -> list[io.Input]:
         io.Int.Input("width", default=896, min=16, max=4096, step=16, tooltip="Pixels, with size custom."),
         io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip="Pixels, with size custom."),
         io.Int.Input("length", default=81, min=1, max=1025, step=4, tooltip="Frames: 1, 5, 9, ... 81 is 5 s."),
-        io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips, each with other noise."),
+        io.Int.Input(
+            "batch_size",
+            default=1,
+            min=1,
+            max=64,
+            tooltip="How many clips, each with other noise. VAE Decode hangs them one behind another.",
+        ),
     ]
 
 

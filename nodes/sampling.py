@@ -20,19 +20,29 @@ PRESET_TOOLTIP = "; ".join(
 )
 
 
-def steps_input(default: int) -> io.Int.Input:
-    return io.Int.Input("steps", default=default, min=1, max=1000, tooltip="More is finer and slower.")
+ONLY_CUSTOM = "With preset custom: "
 
 
-def shift_input(default: float) -> io.Float.Input:
+def steps_input(when: str = "") -> io.Int.Input:
+    tooltip = f"{when}more is finer and slower."
+    return io.Int.Input("steps", default=DEFAULTS_14B.steps, min=1, max=1000, tooltip=_sentence(tooltip))
+
+
+def shift_input(when: str = "") -> io.Float.Input:
+    tooltip = f"{when}above 1 more steps go to the layout, below 1 to the details."
     return io.Float.Input(
         "shift",
-        default=default,
+        default=DEFAULTS_14B.shift,
         min=0.01,
         max=100.0,
         step=0.1,
-        tooltip="Above 1 more steps go to the layout, below 1 to the details.",
+        round=0.001,
+        tooltip=_sentence(tooltip),
     )
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 class KaleidoSigmas(io.ComfyNode):
@@ -44,7 +54,7 @@ class KaleidoSigmas(io.ComfyNode):
             category=CATEGORY,
             description="The released model's noise schedule, for SamplerCustomAdvanced.",
             search_aliases=["kaleido scheduler", "sigmas", "flow shift"],
-            inputs=[steps_input(DEFAULTS_14B.steps), shift_input(DEFAULTS_14B.shift)],
+            inputs=[steps_input(), shift_input()],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="steps + 1 values from 1 to 0.")],
         )
 
@@ -82,16 +92,17 @@ class KaleidoSampler(io.ComfyNode):
                     default="kaleido 14B",
                     tooltip=PRESET_TOOLTIP,
                 ),
-                steps_input(DEFAULTS_14B.steps),
+                steps_input(ONLY_CUSTOM),
                 io.Float.Input(
                     "cfg",
                     default=DEFAULTS_14B.cfg,
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How strictly the prompt is followed; 1 is off and twice as fast.",
+                    round=0.001,
+                    tooltip=f"{ONLY_CUSTOM}how strictly the prompt is followed; 1 is off and twice as fast.",
                 ),
-                shift_input(DEFAULTS_14B.shift),
+                shift_input(ONLY_CUSTOM),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="For VAE Decode.")],
         )

@@ -29,7 +29,9 @@ class KaleidoSaveVideo(io.ComfyNode):
             search_aliases=["save mp4", "export video", "save gif", "save webm", "video combine"],
             inputs=[
                 io.Image.Input("images", tooltip="The frames of one clip."),
-                io.Float.Input("fps", default=16.0, min=0.1, max=240.0, step=0.1, tooltip="Kaleido's own is 16."),
+                io.Float.Input(
+                    "fps", default=16.0, min=0.1, max=240.0, step=0.1, round=0.001, tooltip="Kaleido's own is 16."
+                ),
                 io.Combo.Input("format", options=list(FORMATS), default="mp4 h264", tooltip="h264 plays everywhere."),
                 io.Int.Input("quality", default=QUALITY, min=1, max=100, tooltip="Of the picture; a GIF has one only."),
                 io.String.Input("filename_prefix", default="kaleido/clip", tooltip="Below the output folder."),

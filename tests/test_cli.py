@@ -209,6 +209,13 @@ def test_a_replay_takes_no_other_settings(stage: Stage, capsys):
     assert "--replay and --seed" in refused(capsys, "--replay", "fox.mp4", "--seed", "0")
 
 
+def test_a_replay_takes_weights_from_where_they_lie_now(stage: Stage):
+    generate("--prompt", "a fox", "--seed", "4", "--fps", "23.976", "--out", "fox.mp4")
+    assert generate("--replay", "fox.mp4", "--model", "moved.safetensors", "--vae", "v.safetensors") == 0
+    assert (stage.requests[1].model, stage.requests[1].vae) == ("moved.safetensors", "v.safetensors")
+    assert (stage.requests[1].seed, stage.requests[1].fps) == (4, 23.976)
+
+
 def test_a_list_makes_a_numbered_clip_of_every_line_and_loads_once(stage: Stage):
     os.mkdir("lists")
     Image.new("RGB", (7, 9)).save("lists/own.png")

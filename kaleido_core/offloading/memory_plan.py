@@ -79,11 +79,9 @@ class Plan:
     @property
     def text(self) -> str:
         """For people, in GiB."""
-        where = "all on the card" if self.resident == self.blocks else f"{self.resident} of {self.blocks} on the card"
+        where = f"{self.resident} of {self.blocks} blocks on the card, the rest in main memory"
         lines = [
-            f"transformer weights  {_gib(self.weights)}  ({where}, the rest in main memory)"
-            if self.resident < self.blocks
-            else f"transformer weights  {_gib(self.weights)}  ({where})",
+            f"transformer weights  {_gib(self.weights)}  ({where if self.resident < self.blocks else 'on the card'})",
             f"work while sampling  {_gib(self.activations)}",
             f"encoding references  {_gib(self.encoding)}",
             f"decoding the clip    {_gib(self.decoding)}",
@@ -108,7 +106,7 @@ def plan_memory(work: Work, machine: Machine) -> Plan:
     swapped = (config.num_layers - resident) * a_block
     decoding = VAE_WEIGHTS + DECODE_BYTES * pixels
     fits_card = room >= min(weights, 2 * a_block)
-    fits_ram = machine.ram >= swapped + RAM_RESERVE
+    fits_ram = machine.ram >= max(swapped, TEXT_ENCODER_WEIGHTS) + RAM_RESERVE  # one after the other
     return Plan(
         weights=weights,
         activations=activations,
@@ -125,17 +123,17 @@ def plan_memory(work: Work, machine: Machine) -> Plan:
 
 def _advice(work: Work, machine: Machine, fits_card: bool, fits_ram: bool, resident: int, decoding: float) -> list[str]:
     lines = []
-    if not fits_card:
-        lines.append("The work itself is too large for the card: choose a smaller size or fewer frames.")
     if not fits_ram:
-        lines.append(f"{_gib(machine.ram)} of main memory cannot hold the rest of the weights.")
-        if work.weight_bytes > 1:
-            lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
+        lines.append(f"{machine.ram / GIB:.1f} GiB of main memory cannot hold what the card does not.")
+    if not (fits_card and fits_ram) and work.weight_bytes > 1:
+        lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
+    if not fits_card:
+        lines.append("Even two blocks at a time are too large for the card: choose a smaller size or fewer frames.")
     if fits_card and fits_ram and resident < work.config.num_layers:
         lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")
     if decoding > machine.vram - RESERVE:
         lines.append("Use VAE Decode (Tiled).")
-    if work.forwards > 20:
+    if work.forwards > 20 and work.config.width == KALEIDO_14B.width:
         lines.append("A 4-step distilled LoRA with cfg 1 needs 4 forwards instead.")
     return lines
 

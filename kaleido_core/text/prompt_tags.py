@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 
-TAG = re.compile(r"(?<![\w@])@(\w+)", re.ASCII)
+TAG = re.compile(r"(?<!\w)@(@|\w+)", re.ASCII)
 WORDS = ("image", "subject", "face", "object", "scene")  # all mean the reference of that number
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
@@ -27,11 +27,13 @@ def expand_tags(text: str, names: Sequence[str], template: Template = "names") -
     """Put ``names[0]`` for ``@image1`` and so on; an empty name becomes "the first subject".
 
     ``names`` are one for each reference, such as "a girl in a red coat". The template ``introduced`` opens with a
-    sentence that lists them. Raises ``ConfigError`` for a tag that means no reference.
+    sentence that lists them; ``@@`` is a plain @. Raises ``ConfigError`` for a tag that means no reference.
     """
     mentioned: list[int] = []
 
     def name_of(match: re.Match[str]) -> str:
+        if match[1] == "@":
+            return "@"
         number = _number(match[1], len(names))
         mentioned.append(number)
         name = names[number - 1].strip() or _nameless(number, len(names))

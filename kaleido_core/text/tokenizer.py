@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, warn_once
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -49,11 +49,14 @@ class Tokenizer:
         return cls.from_bytes(path.read_bytes(), length)
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Cleaned, cut to fit and padded: int64 ids ``[B L]`` and mask ``[B L]`` (1 = real)."""
+        """Cleaned, cut to fit with a warning, and padded: int64 ids ``[B L]`` and mask ``[B L]`` (1 = real)."""
         ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
-            tokens = self.processor.encode(clean_text(text))[: self.length - 1] + [self.processor.eos_id()]
+            words = self.processor.encode(clean_text(text))
+            if len(words) >= self.length:
+                warn_once("text", f"A prompt of {len(words)} tokens is cut to {self.length - 1}: {text[:40]!r} ...")
+            tokens = words[: self.length - 1] + [self.processor.eos_id()]
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         return ids, mask

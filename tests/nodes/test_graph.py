@@ -139,6 +139,12 @@ def test_a_model_that_is_not_wan_is_refused_by_name(pack: Pack):
         pack.adapter.make_kaleido(Holder())
 
 
+def test_a_latent_of_pictures_is_sampled_as_one_frame(pack: Pack, demo):
+    model, positive, negative, _ = references_node(pack, demo, [])[:4]
+    flat, clip = ({"samples": torch.zeros(shape)} for shape in ((1, 16, 8, 8), (1, 16, 1, 8, 8)))
+    assert torch.equal(*(sample_node(pack, model, positive, negative, latent) for latent in (flat, clip)))
+
+
 def test_sigmas_are_the_cores(pack: Pack):
     (sigmas,) = pack.run("KaleidoSigmas", steps=50, shift=7.0).args
     assert torch.equal(sigmas, sigma_schedule(50, 7.0))
@@ -192,6 +198,7 @@ def test_an_old_host_reads_the_demo_model_through_wider_text(pack: Pack, picture
     if COMFYUI:
         pytest.skip("0.8.0 itself shows it")
     monkeypatch.setattr(importlib.import_module("comfy.sd"), "OLD_TEXT_WIDTH", 4096)
+    monkeypatch.setattr(pack.adapter, "RELEASE", (0, 8, 0))
     old = pack.run("KaleidoDemoModel").args
     made = sample_node(pack, *references_node(pack, old, pictures[:1])[:4])
     assert distance(pack.normalised(made), core_latent(pictures[:1], 1)) <= 1e-5

@@ -6,6 +6,7 @@ Screenshots go to KALEIDO_SCREENSHOTS, if that is set.
 
 import json
 import os
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ URL = os.environ.get("KALEIDO_COMFYUI_URL", "")
 CHROMIUM = os.environ.get("KALEIDO_CHROMIUM", "/usr/bin/chromium")
 SCREENSHOTS = os.environ.get("KALEIDO_SCREENSHOTS")
 SOFTWARE_GRAPHICS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-DEMOS = ("kaleido_demo_1_reference", "kaleido_demo_2_references", "kaleido_demo_3_references")
+DEMOS = {"kaleido_demo_1_reference": 1, "kaleido_demo_2_references": 2, "kaleido_demo_3_references": 3}
 
 pytestmark = pytest.mark.skipif(not URL, reason="KALEIDO_COMFYUI_URL is not set")
 
@@ -45,31 +46,49 @@ def history() -> dict[str, Any]:
         return json.load(answer)
 
 
-def open_template(page: Any, name: str) -> None:
+def open_template(page: Any, name: str, references: int) -> None:
+    page.evaluate("() => window.app.graph.clear()")
     page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     # An event, not a click: on a slow machine the dialog moves for longer than playwright waits.
     page.get_by_text("ComfyUI-Kaleido", exact=True).first.dispatch_event("click")
     page.wait_for_timeout(2000)
     shoot(page, "templates")
     page.get_by_text(name, exact=True).first.dispatch_event("click")
-    page.wait_for_function("name => window.app.graph._nodes.some(n => n.type === 'KaleidoSaveVideo')", arg=name)
+    page.wait_for_function(
+        "count => window.app.graph._nodes.filter(n => n.type === 'KaleidoDemoReferences').length === count",
+        arg=references,
+    )
     page.wait_for_timeout(1500)
 
 
-@pytest.mark.parametrize("name", DEMOS)
-def test_a_demo_template_runs_from_the_browser_and_its_clip_plays_in_the_page(page: Any, name: str):
+def finished(before: set[str], seconds: int = 300) -> dict[str, Any]:
+    """The one run that is in the history now and was not ``before``."""
+    end = time.monotonic() + seconds
+    while not (new := {key: run for key, run in history().items() if key not in before}):
+        assert time.monotonic() < end, "no run came to its end"
+        time.sleep(1)
+    (run,) = new.values()
+    return run
+
+
+@pytest.mark.parametrize(("name", "references"), DEMOS.items())
+def test_a_demo_template_runs_from_the_browser_and_its_clip_plays_in_the_page(page: Any, name: str, references: int):
     before = set(history())
-    open_template(page, name)
+    open_template(page, name, references)
     assert page.evaluate("() => window.app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == []
     page.evaluate("() => window.app.queuePrompt(0)")
+    run = finished(before)
+    assert run["status"]["status_str"] == "success"
+    (clip,) = (
+        saved["filename"] for output in run["outputs"].values() if output.get("animated") for saved in output["images"]
+    )
     page.wait_for_function(
-        "() => [...document.querySelectorAll('video')].some(v => v.src.includes('kaleido') && v.readyState >= 2)",
-        timeout=300_000,
+        "clip => [...document.querySelectorAll('video')].some(v => v.src.includes(clip) && v.readyState >= 2)",
+        arg=clip,
+        timeout=60_000,
     )
     page.wait_for_timeout(1500)
     shoot(page, name)
-    (made,) = set(history()) - before
-    assert history()[made]["status"]["status_str"] == "success"
 
 
 def test_a_saved_clip_dropped_on_the_page_restores_its_graph(page: Any):

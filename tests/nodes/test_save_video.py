@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from kaleido_core.errors import DataError
 from kaleido_core.request_files import find_recorded, read_record
@@ -84,12 +85,62 @@ def test_presets_and_named_sizes_are_recorded_as_what_they_mean(pack: Pack):
     ({"n2": ("ImageScale", {})}, "ImageScale"),
     ({"n1": ("LoraLoaderModelOnly", {})}, "LoraLoaderModelOnly"),
     ({"n9": ("KaleidoSaveVideo", {})}, "not connected"),
+    ({"n8": ("VAEDecode", {"samples": ["7", 0], "vae": ["2", 0]})}, "another VAE"),
+    ({"n5": ("CLIPTextEncode", {"clip": ["2", 0], "text": "blur"})}, "two text encoders"),
+    ({"n7": ("KaleidoSampler", {
+        "model": ["6", 0], "positive": ["6", 2], "negative": ["6", 1], "latent": ["6", 3], "seed": 3,
+    })}, "positive of KaleidoSampler is not"),
+    ({"n7": ("KaleidoSampler", {
+        "model": ["6", 0], "positive": ["6", 1], "negative": ["6", 2], "latent": ["6", 3], "seed": ["10", 0],
+        "preset": "kaleido demo", "steps": 2, "cfg": 2.0, "shift": 3.0,
+    })}, "seed of KaleidoSampler comes from another node"),
 ])  # fmt: skip
 def test_a_graph_that_the_command_line_cannot_repeat_says_why(pack: Pack, changes, reason: str):
     path = save(pack, demo_graph(**changes)).with_suffix(".json")
     assert reason in path.read_text()
     with pytest.raises(DataError):
         read_record(path)
+
+
+FILES = {
+    "n1": ("KaleidoLoadModel", {"model_name": "kaleido.safetensors", "weight_dtype": "default"}),
+    "n10": ("CLIPLoader", {"clip_name": "umt5.safetensors"}),
+    "n11": ("VAELoader", {"vae_name": "wan.safetensors"}),
+    "n4": ("CLIPTextEncode", {"clip": ["10", 0], "text": "A duck spins."}),
+    "n5": ("CLIPTextEncode", {"clip": ["10", 0], "text": "blur"}),
+    "n8": ("VAEDecode", {"samples": ["7", 0], "vae": ["11", 0]}),
+}
+
+
+def files_graph(**changes: Any) -> dict[str, Any]:
+    """The 14B template."""
+    graph = demo_graph(**{**FILES, **changes})
+    graph["6"]["inputs"]["vae"] = ["11", 0]
+    return graph
+
+
+def test_files_are_recorded_by_the_names_the_loaders_show(pack: Pack):
+    request = read_record(save(pack, files_graph(), fps=23.976).with_suffix(".json")).request
+    assert (request.model, request.text_encoder) == ("kaleido.safetensors", "umt5.safetensors")
+    assert (request.vae, request.fps) == ("wan.safetensors", 23.976)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"n1": ("KaleidoLoadModel", {"model_name": "k", "weight_dtype": "fp8_e4m3fn"})}, "loaded as fp8_e4m3fn"),
+    ({"n4": ("CLIPTextEncode", {"clip": ["10", 0], "text": "A (duck:1.3) spins."})}, "brackets"),
+    ({"n5": ("CLIPTextEncode", {"clip": ["10", 0], "text": "blur, " * 300})}, "too long"),
+])  # fmt: skip
+def test_what_the_host_reads_otherwise_is_not_recorded(pack: Pack, changes, reason: str):
+    assert reason in save(pack, files_graph(**changes)).with_suffix(".json").read_text()
+
+
+def test_a_picture_that_load_image_turns_is_not_recorded(pack: Pack, monkeypatch, tmp_path: Path):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "turned.jpg", exif=turned)
+    monkeypatch.setattr(pack.adapter, "input_file", lambda name: tmp_path / name)
+    graph = demo_graph(n2=("LoadImage", {"image": "turned.jpg"}))
+    assert "EXIF" in save(pack, graph).with_suffix(".json").read_text()
 
 
 def test_a_save_without_a_graph_still_saves(pack: Pack):

@@ -38,6 +38,7 @@ def test_what_does_not_fit_comes_with_something_to_do():
     assert not tight.fits and any("fp8" in line for line in tight.advice)
     tiny_card = plan_memory(OFFICIAL, Machine(2 * GIB, 64 * GIB))
     assert not tiny_card.fits and any("smaller size" in line for line in tiny_card.advice)
+    assert "GGUF" in tiny_card.advice[0], "the file first: it costs no picture"
     eight_bit = plan_memory(Work(OFFICIAL.size, 3, weight_bytes=1), Machine(12 * GIB, 32 * GIB))
     assert eight_bit.fits and "fits" in eight_bit.text
 

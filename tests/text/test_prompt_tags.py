@@ -44,5 +44,9 @@ def test_mail_addresses_and_plain_text_stay_as_they_are():
     assert expand_tags(text, []).text == text
 
 
+def test_two_signs_are_a_plain_one():
+    assert expand_tags("@@image1 tags @image1, @@ home", ["a cat"]).text == "@image1 tags a cat, @ home"
+
+
 def test_a_new_line_opens_a_sentence():
     assert expand_tags("It rains\n@image1 runs", ["a cat"]).text == "It rains\nA cat runs"

@@ -15,6 +15,11 @@ def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Any = None) -> Te
     return torch.randn(latent_image.shape, generator=torch.manual_seed(seed))
 
 
+def fix_empty_latent_channels(model: ModelPatcher, latent_image: Tensor) -> Tensor:
+    """A latent of pictures is a video of one frame."""
+    return latent_image.unsqueeze(2) if latent_image.ndim == 4 else latent_image
+
+
 def sample_custom(
     model: ModelPatcher, noise, cfg, sampler, sigmas, positive, negative, latent_image, callback=None, **others: Any
 ) -> Tensor:
