@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from kaleido_core import DiTConfig, KaleidoDiT, TextConfig, UMT5Encoder, VAEConfig, WanVAE
+from kaleido_core import DiTConfig, KaleidoDiT, TextConfig, UMT5Encoder, VAEConfig, WanVAE, cli
 from kaleido_core.errors import warn_once
+
+from .cli_stage import Stage
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,3 +103,15 @@ def time_second(latent: Tensor) -> Tensor:
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return Golden()
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path: Path) -> Stage:
+    """The command line without its model, in a folder with two pictures."""
+    stage = Stage()
+    monkeypatch.setattr(cli, "load_models", stage.load_models)
+    monkeypatch.setattr(cli, "render", stage.render)
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (20, 30), colour).save(name)
+    return stage

@@ -2,71 +2,16 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from kaleido_core import cli
 from kaleido_core.errors import ShapeError
-from kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT, Request, Result
+from kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT
 from kaleido_core.request_files import parse_size
-from kaleido_core.shapes import Step
 from kaleido_core.video import read_metadata, read_video
 
-
-class Stage:
-    """Stands in for the model: remembers what it was asked, and makes a latent of the request alone."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.image_sizes: list[list[tuple[int, int]]] = []
-        self.loads = 0
-        self.raises: BaseException | None = None
-
-    def load_models(self, request: Request, device: str = "cpu") -> None:
-        self.loads += 1
-
-    def render(self, models, request: Request, images, on_step, on_stage) -> Result:
-        self.requests.append(request)
-        self.image_sizes.append([image.size for image in images])
-        generator = torch.Generator().manual_seed(request.seed)
-        latent = torch.randn(request.size.latent_shape(), generator=generator)
-        on_stage("sampling")
-        for index in range(request.steps):
-            on_step(Step(index, latent, 0.0))
-            if self.raises and index == 1:
-                raise self.raises
-        frames = np.full((request.frames, request.height, request.width, 3), request.seed % 256, np.uint8)
-        return Result(frames, latent, tuple(np.array(image.convert("RGB")) for image in images))
-
-
-@pytest.fixture
-def stage(monkeypatch, tmp_path: Path) -> Stage:
-    stage = Stage()
-    monkeypatch.setattr(cli, "load_models", stage.load_models)
-    monkeypatch.setattr(cli, "render", stage.render)
-    monkeypatch.chdir(tmp_path)
-    for name, colour in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (20, 30), colour).save(name)
-    return stage
-
-
-def generate(*words: str) -> int:
-    return cli.main(["generate", *words])
-
-
-def listing(folder: str = ".") -> list[str]:
-    return sorted(os.listdir(folder))
-
-
-def refused(capsys, *words: str) -> str:
-    """What the user reads when a command is refused."""
-    capsys.readouterr()
-    assert generate(*words) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and "Traceback" not in said.err and said.err.startswith("kaleido: ")
-    return said.err
+from .cli_stage import Stage, generate, listing, refused
 
 
 def test_a_clip_comes_with_its_sheet_and_its_record(stage: Stage, capsys):
@@ -169,53 +114,6 @@ def test_the_bar_counts_the_steps_on_stderr(stage: Stage, capsys):
     assert "3/3" in said.err and "3/3" not in said.out
 
 
-@pytest.mark.parametrize("source", ["fox.mp4", "fox.json"])
-def test_a_replay_makes_the_same_latent_of_the_same_request(source: str, stage: Stage, capsys):
-    words = ("--steps", "3", "--seed", "5", "--size", "64x32", "--negative", "blur; a=b")
-    generate("--prompt", "a fox\n#1", "--reference", "a.png", *words, "--out", "fox.mp4")
-    assert generate("--replay", source, "--out", "again.mp4") == 0
-    assert stage.requests[0] == stage.requests[1]
-    assert "identical latent" in capsys.readouterr().out
-    assert Path("fox.json").read_bytes() == Path("again.json").read_bytes()
-
-
-def test_a_replay_that_differs_says_so_and_returns_1(stage: Stage, capsys):
-    generate("--prompt", "a fox", "--out", "fox.mp4")
-    record = json.loads(Path("fox.json").read_text(encoding="utf-8"))
-    Path("fox.json").write_text(json.dumps({**record, "latent_sha256": "0" * 64}), encoding="utf-8")
-    assert generate("--replay", "fox.json") == 1
-    assert "the latent differs" in capsys.readouterr().err
-
-
-def test_a_replay_wants_the_same_pictures(stage: Stage, capsys):
-    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
-    os.rename("a.png", "moved.png")
-    assert "a.png does not exist" in refused(capsys, "--replay", "fox.mp4")
-    assert generate("--replay", "fox.mp4", "--reference", "moved.png") == 0
-    os.rename("b.png", "a.png")
-    assert "SHA-256 differs" in refused(capsys, "--replay", "fox.mp4")
-    assert "2 references for a clip" in refused(capsys, "--replay", "fox.mp4", *["--reference", "moved.png"] * 2)
-
-
-def test_a_replay_finds_pictures_beside_the_clip(stage: Stage, monkeypatch):
-    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
-    os.mkdir("elsewhere")
-    monkeypatch.chdir("elsewhere")
-    assert generate("--replay", "../fox.mp4") == 0
-
-
-def test_a_replay_takes_no_other_settings(stage: Stage, capsys):
-    generate("--prompt", "a fox", "--out", "fox.mp4")
-    assert "--replay and --seed" in refused(capsys, "--replay", "fox.mp4", "--seed", "0")
-
-
-def test_a_replay_takes_weights_from_where_they_lie_now(stage: Stage):
-    generate("--prompt", "a fox", "--seed", "4", "--fps", "23.976", "--out", "fox.mp4")
-    assert generate("--replay", "fox.mp4", "--model", "moved.safetensors", "--vae", "v.safetensors") == 0
-    assert (stage.requests[1].model, stage.requests[1].vae) == ("moved.safetensors", "v.safetensors")
-    assert (stage.requests[1].seed, stage.requests[1].fps) == (4, 23.976)
-
-
 def test_a_list_makes_a_numbered_clip_of_every_line_and_loads_once(stage: Stage):
     os.mkdir("lists")
     Image.new("RGB", (7, 9)).save("lists/own.png")
@@ -268,16 +166,6 @@ def test_convert_never_writes_over_a_file(capsys, tmp_path: Path):
     target.write_text("mine")
     assert cli.main(["convert", str(tmp_path / "x.safetensors"), str(target)]) == 2
     assert "exists already" in capsys.readouterr().err and target.read_text() == "mine"
-
-
-def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 64), "orange").save("a.png")
-    words = ("--reference", "a.png", "--steps", "2", "--frames", "5", "--size", "64x64", "--device", "cpu")
-    assert generate("--prompt", "the subject slides left", *words, "--out", "clip.mp4") == 0
-    assert generate("--replay", "clip.mp4", "--device", "cpu", "--out", "again.mp4") == 0
-    assert "identical latent" in capsys.readouterr().out
-    assert read_video("clip.mp4").shape == (5, 64, 64, 3)
 
 
 def test_info_describes_the_embedded_model(capsys):

@@ -1,0 +1,69 @@
+"""``generate --replay``: a clip, made again from what it says of itself."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kaleido_core.video import read_video
+
+from .cli_stage import Stage, generate, refused
+
+
+@pytest.mark.parametrize("source", ["fox.mp4", "fox.json"])
+def test_a_replay_makes_the_same_latent_of_the_same_request(source: str, stage: Stage, capsys):
+    words = ("--steps", "3", "--seed", "5", "--size", "64x32", "--negative", "blur; a=b")
+    generate("--prompt", "a fox\n#1", "--reference", "a.png", *words, "--out", "fox.mp4")
+    assert generate("--replay", source, "--out", "again.mp4") == 0
+    assert stage.requests[0] == stage.requests[1]
+    assert "identical latent" in capsys.readouterr().out
+    assert Path("fox.json").read_bytes() == Path("again.json").read_bytes()
+
+
+def test_a_replay_that_differs_says_so_and_returns_1(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--out", "fox.mp4")
+    record = json.loads(Path("fox.json").read_text(encoding="utf-8"))
+    Path("fox.json").write_text(json.dumps({**record, "latent_sha256": "0" * 64}), encoding="utf-8")
+    assert generate("--replay", "fox.json") == 1
+    assert "the latent differs" in capsys.readouterr().err
+
+
+def test_a_replay_wants_the_same_pictures(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
+    os.rename("a.png", "moved.png")
+    assert "a.png does not exist" in refused(capsys, "--replay", "fox.mp4")
+    assert generate("--replay", "fox.mp4", "--reference", "moved.png") == 0
+    os.rename("b.png", "a.png")
+    assert "SHA-256 differs" in refused(capsys, "--replay", "fox.mp4")
+    assert "2 references for a clip" in refused(capsys, "--replay", "fox.mp4", *["--reference", "moved.png"] * 2)
+
+
+def test_a_replay_finds_pictures_beside_the_clip(stage: Stage, monkeypatch):
+    generate("--prompt", "a fox", "--reference", "a.png", "--out", "fox.mp4")
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    assert generate("--replay", "../fox.mp4") == 0
+
+
+def test_a_replay_takes_no_other_settings(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--out", "fox.mp4")
+    assert "--replay and --seed" in refused(capsys, "--replay", "fox.mp4", "--seed", "0")
+
+
+def test_a_replay_takes_weights_from_where_they_lie_now(stage: Stage):
+    generate("--prompt", "a fox", "--seed", "4", "--fps", "23.976", "--out", "fox.mp4")
+    assert generate("--replay", "fox.mp4", "--model", "moved.safetensors", "--vae", "v.safetensors") == 0
+    assert (stage.requests[1].model, stage.requests[1].vae) == ("moved.safetensors", "v.safetensors")
+    assert (stage.requests[1].seed, stage.requests[1].fps) == (4, 23.976)
+
+
+def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "orange").save("a.png")
+    words = ("--reference", "a.png", "--steps", "2", "--frames", "5", "--size", "64x64", "--device", "cpu")
+    assert generate("--prompt", "the subject slides left", *words, "--out", "clip.mp4") == 0
+    assert generate("--replay", "clip.mp4", "--device", "cpu", "--out", "again.mp4") == 0
+    assert "identical latent" in capsys.readouterr().out
+    assert read_video("clip.mp4").shape == (5, 64, 64, 3)
