@@ -8,18 +8,14 @@ import pytest
 from PIL import Image
 
 from .conftest import ROOT, Pack
-from .test_schema import option
+from .test_schema import kind_of, option
 
 FOLDER = ROOT / "workflows"
 TEMPLATES = sorted(FOLDER.glob("*.json"))
 NOTES = ("Note", "MarkdownNote")
-WIDGETS = ("Combo", "Int", "Float", "Boolean", "String")
+WIDGETS = ("COMBO", "INT", "FLOAT", "BOOLEAN", "STRING")
 
 templates = pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for path in TEMPLATES])
-
-
-def kind_of(socket: Any) -> str:
-    return getattr(socket, "kind", None) or type(socket).__qualname__.partition(".")[0]
 
 
 def widgets_of(pack: Pack, node_id: str) -> list[Any]:
@@ -31,11 +27,11 @@ def widgets_of(pack: Pack, node_id: str) -> list[Any]:
 
 def fits(socket: Any, value: Any) -> bool:
     kind = kind_of(socket)
-    if kind == "Combo":
+    if kind == "COMBO":
         return value in option(socket, "options") or socket.id == "model_name"
-    if kind in ("Int", "Float"):
+    if kind in ("INT", "FLOAT"):
         return option(socket, "min") <= value <= option(socket, "max")
-    return isinstance(value, bool if kind == "Boolean" else str)
+    return isinstance(value, bool if kind == "BOOLEAN" else str)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +91,7 @@ def ours(pack: Pack, node_id: str) -> dict[str, list[Any]]:
     grown = {"references": "references.image", "masks": "masks.mask"}
     return {
         "inputs": [grown.get(socket.id, socket.id) for socket in schema.inputs],
-        "outputs": [kind_of(socket).upper() for socket in schema.outputs],
+        "outputs": [kind_of(socket) for socket in schema.outputs],
     }
 
 

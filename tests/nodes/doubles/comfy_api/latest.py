@@ -5,14 +5,22 @@ from types import SimpleNamespace
 from typing import Any
 
 
-class Input:
-    def __init__(self, id: str, **options: Any):
-        self.id, self.options = id, options
+class _Socket:
+    kind: str
 
-
-class Output:
     def __init__(self, id: str | None = None, **options: Any):
         self.id, self.options = id, options
+
+    def get_io_type(self) -> str:
+        return self.kind.upper()
+
+
+class Input(_Socket):
+    pass
+
+
+class Output(_Socket):
+    pass
 
 
 class _Template:
