@@ -89,7 +89,7 @@ class Request:
         check_seed(self.seed)
         if not math.isfinite(self.cfg) or not 0 < self.fps <= 240:
             raise ConfigError(
-                f"cfg {self.cfg}, fps {self.fps}: cfg is a plain number, fps lies in 1..240. Typical: 6 and 16."
+                f"cfg {self.cfg}, fps {self.fps}: cfg is a plain number, fps above 0, up to 240. Typical: 6 and 16."
             )
 
     @property

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .checkpoints.load import DEMO_REFERENCES
 from .contact_sheet import write_contact_sheet
 from .errors import ConfigError, DataError, KaleidoError
 from .generate import Defaults, Request, Result
@@ -204,7 +205,7 @@ def read_record(path: Path) -> Record:
 
 
 def find_recorded(record: Record, beside: Path, given: Sequence[str] = ()) -> tuple[Path, ...]:
-    """The record's reference files, unchanged; looked for where they were, then in ``beside``, unless ``given``."""
+    """The record's reference files, unchanged; unless ``given``, where they were, in ``beside`` or among our own."""
     if given and len(given) != len(record.references):
         raise ConfigError(
             f"{len(given)} references for a clip that was made with {len(record.references)}. "
@@ -215,7 +216,8 @@ def find_recorded(record: Record, beside: Path, given: Sequence[str] = ()) -> tu
         if given:
             path = find_reference(given[index])
         else:
-            path = find_reference(reference.path, beside / reference.path, beside / Path(reference.path).name)
+            name = Path(reference.path).name
+            path = find_reference(reference.path, beside / reference.path, beside / name, DEMO_REFERENCES / name)
         if file_sha256(path) != reference.sha256:
             raise DataError(
                 f"reference {path} is not the picture the clip was made with (its SHA-256 differs). "

@@ -222,6 +222,11 @@ def output_place(prefix: str, width: int, height: int) -> tuple[Path, str, str, 
     return Path(folder), subfolder, stem, counter
 
 
+def base_folder() -> Path:
+    """Where the input, output and model folders lie, unless they were moved."""
+    return Path(folder_paths.base_path)
+
+
 def may_save_workflow() -> bool:
     return not host_arguments.disable_metadata
 

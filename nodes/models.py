@@ -6,14 +6,14 @@ from comfy_api.latest import io
 from PIL import Image
 from safetensors import safe_open
 
-from ..kaleido_core.checkpoints.load import ASSETS
+from ..kaleido_core.checkpoints.load import DEMO_REFERENCES
 from ..kaleido_core.checkpoints.sizes import read_identity
 from ..kaleido_core.errors import CheckpointError
 from . import comfy_adapter as host
 from .pictures import to_image
 
 CATEGORY = "Kaleido"
-PICTURES = {path.stem.replace("_", " "): path for path in sorted((ASSETS / "references").glob("*.png"))}
+PICTURES = {path.stem.replace("_", " "): path.resolve() for path in sorted(DEMO_REFERENCES.glob("*.png"))}
 CONVERT = "python -m kaleido_core convert FILE kaleido_14b.safetensors --dtype bf16"
 
 
@@ -55,12 +55,12 @@ class KaleidoLoadModel(io.ComfyNode):
 def doubt(path: Path) -> str | None:
     """What speaks against a file being Kaleido. Raises ``CheckpointError`` for a file of the official script."""
     suffix = path.suffix.lower()
-    if suffix in (".pt", ".pth", ".ckpt", ".bin"):
+    if suffix in (".pt", ".pt2", ".pth", ".pkl", ".ckpt", ".bin"):
         raise CheckpointError(
             f"{path.name} is a PyTorch file; ComfyUI needs a .safetensors file in its own naming. "
             f"Convert it once, in this pack's folder: {CONVERT}"
         )
-    if suffix != ".safetensors":
+    if suffix not in (".safetensors", ".sft"):
         return None  # nothing in it tells
     with safe_open(path, "pt") as file:  # only what it says of itself: the host reads more kinds of weights than we do
         is_kaleido = read_identity(file.metadata() or {}, "dit").is_kaleido

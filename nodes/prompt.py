@@ -8,6 +8,13 @@ from . import comfy_adapter as host
 from .models import CATEGORY
 from .references import SOCKETS
 
+NAMES = tuple(f"name{index + 1}" for index in range(MAX_REFERENCES))
+
+
+def names_of(given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """A name for each of ``count`` references; those beyond the widgets have none."""
+    return (*given, *[""] * SOCKETS)[:count]
+
 
 class KaleidoPrompt(io.ComfyNode):
     @classmethod
@@ -36,13 +43,13 @@ class KaleidoPrompt(io.ComfyNode):
                 ),
                 *(
                     io.String.Input(
-                        f"name{i + 1}",
+                        name,
                         default="",
                         optional=True,
                         tooltip=f"What image {i + 1} shows, as you would tell it: a girl in a red coat. The more "
                         "exactly, the better it is found.",
                     )
-                    for i in range(MAX_REFERENCES)
+                    for i, name in enumerate(NAMES)
                 ),
                 io.Combo.Input(
                     "template",
@@ -59,8 +66,7 @@ class KaleidoPrompt(io.ComfyNode):
     def execute(
         cls, text: str, count: int, template: Template, name1: str = "", name2: str = "", name3: str = ""
     ) -> io.NodeOutput:
-        names = (name1, name2, name3, *[""] * SOCKETS)[:count]
-        expansion = expand_tags(text, names, template)
+        expansion = expand_tags(text, names_of((name1, name2, name3), count), template)
         if expansion.warnings:
             host.show_text(cls.hidden.unique_id, "\n".join(expansion.warnings))
         return io.NodeOutput(expansion.text)

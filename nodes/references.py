@@ -47,8 +47,8 @@ def reference_inputs() -> list[io.Input]:
         io.Autogrow.Input(
             "masks",
             template=io.Autogrow.TemplateNames(mask, socket_names("mask"), host.FEWEST_SOCKETS),
-            tooltip="Optional: what lies outside of a subject's mask becomes white. For Load Image's own mask set "
-            "mask_marks to background.",
+            tooltip="Optional: what lies outside of a subject's mask becomes white. See "
+            "mask_marks, and contact_sheet for what came of it.",
         ),
         *(
             io.Combo.Input(
@@ -71,8 +71,8 @@ def reference_inputs() -> list[io.Input]:
             "mask_marks",
             options=list(MARKS),
             default=MARKS[0],
-            tooltip="What is white in the masks. Segmentation nodes mark the subject; Load Image's own mask marks the "
-            "transparent background.",
+            tooltip="What is white in the masks: the subject, as segmentation nodes and the mask editor have it; or "
+            "the background, as Load Image has it for a picture with a transparent background.",
         ),
         io.Boolean.Input(
             "allow_more",
@@ -99,7 +99,7 @@ def size_inputs() -> list[io.Input]:
             default=1,
             min=1,
             max=64,
-            tooltip="How many clips, each with other noise. VAE Decode hangs them one behind another.",
+            tooltip="How many clips, each with other noise. VAE Decode joins them one after another.",
         ),
     ]
 

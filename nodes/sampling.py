@@ -20,16 +20,16 @@ PRESET_TOOLTIP = "; ".join(
 )
 
 
-ONLY_CUSTOM = "With preset custom: "
+ONLY_CUSTOM = " Counts with preset custom only."
 
 
 def steps_input(when: str = "") -> io.Int.Input:
-    tooltip = f"{when}more is finer and slower."
-    return io.Int.Input("steps", default=DEFAULTS_14B.steps, min=1, max=1000, tooltip=_sentence(tooltip))
+    tooltip = f"More is finer and slower.{when}"
+    return io.Int.Input("steps", default=DEFAULTS_14B.steps, min=1, max=1000, tooltip=tooltip)
 
 
 def shift_input(when: str = "") -> io.Float.Input:
-    tooltip = f"{when}above 1 more steps go to the layout, below 1 to the details."
+    tooltip = f"Above 1 more steps go to the layout, below 1 to the details.{when}"
     return io.Float.Input(
         "shift",
         default=DEFAULTS_14B.shift,
@@ -37,12 +37,8 @@ def shift_input(when: str = "") -> io.Float.Input:
         max=100.0,
         step=0.1,
         round=0.001,
-        tooltip=_sentence(tooltip),
+        tooltip=tooltip,
     )
-
-
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:]
 
 
 class KaleidoSigmas(io.ComfyNode):
@@ -100,7 +96,7 @@ class KaleidoSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.001,
-                    tooltip=f"{ONLY_CUSTOM}how strictly the prompt is followed; 1 is off and twice as fast.",
+                    tooltip=f"How strictly the prompt is followed; 1 is off and twice as fast.{ONLY_CUSTOM}",
                 ),
                 shift_input(ONLY_CUSTOM),
             ],

@@ -1,6 +1,7 @@
 """Clips to files that remember the graph."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,8 @@ from . import comfy_adapter as host
 from .graph_record import record_of_graph
 from .models import CATEGORY
 from .pictures import from_images
+
+logger = logging.getLogger("kaleido.nodes")
 
 
 class KaleidoSaveVideo(io.ComfyNode):
@@ -63,5 +66,9 @@ def describe_clip(graph: Any, save_id: str, fps: float, path: Any) -> Mapping[st
     """The sidecar: a record that ``--replay`` reads, or why there is none."""
     try:
         return asdict(record_of_graph(graph or {}, save_id, fps, path.parent))
-    except (KaleidoError, KeyError, TypeError, ValueError, AttributeError, OSError) as reason:
-        return {"made with": "ComfyUI", "not repeatable on the command line because": str(reason)}
+    except KaleidoError as reason:
+        words = str(reason)
+    except Exception as reason:  # a graph holds what other packs put there; no clip is lost to that
+        logger.exception("No record of %s", path.name)
+        words = f"{type(reason).__name__} while reading the graph"  # its own words may name folders
+    return {"made with": "ComfyUI", "not repeatable on the command line because": words}

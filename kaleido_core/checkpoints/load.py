@@ -24,6 +24,7 @@ logger = logging.getLogger("kaleido.checkpoints")
 
 TINY = "tiny"
 ASSETS = Path(__file__).parent.parent / "assets"
+DEMO_REFERENCES = ASSETS / "references"
 TINY_FILES: dict[str, str] = {  # in folders as ComfyUI names them, which the nodes add to its lists
     "dit": "diffusion_models/kaleido_tiny_dit.safetensors",
     "vae": "vae/kaleido_tiny_vae.safetensors",

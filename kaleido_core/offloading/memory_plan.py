@@ -106,25 +106,28 @@ def plan_memory(work: Work, machine: Machine) -> Plan:
     swapped = (config.num_layers - resident) * a_block
     decoding = VAE_WEIGHTS + DECODE_BYTES * pixels
     fits_card = room >= min(weights, 2 * a_block)
-    fits_ram = machine.ram >= max(swapped, TEXT_ENCODER_WEIGHTS) + RAM_RESERVE  # one after the other
+    text_encoder = TEXT_ENCODER_WEIGHTS if config.text_width == KALEIDO_14B.text_width else 0
+    ram = max(swapped, text_encoder) + RAM_RESERVE  # one after the other
+    fits_ram = machine.ram >= ram
     return Plan(
         weights=weights,
         activations=activations,
         encoding=VAE_WEIGHTS + ENCODE_BYTES * pixels,
         decoding=decoding,
-        text_encoder=TEXT_ENCODER_WEIGHTS,
+        text_encoder=text_encoder,
         resident=resident,
         blocks=config.num_layers,
         flops=work.forwards * forward_flops(config, work.tokens),
         fits=fits_card and fits_ram,
-        advice=tuple(_advice(work, machine, fits_card, fits_ram, resident, decoding)),
+        advice=tuple(_advice(work, machine, fits_card, ram, resident, decoding)),
     )
 
 
-def _advice(work: Work, machine: Machine, fits_card: bool, fits_ram: bool, resident: int, decoding: float) -> list[str]:
+def _advice(work: Work, machine: Machine, fits_card: bool, ram: float, resident: int, decoding: float) -> list[str]:
     lines = []
+    fits_ram = machine.ram >= ram
     if not fits_ram:
-        lines.append(f"{machine.ram / GIB:.1f} GiB of main memory cannot hold what the card does not.")
+        lines.append(f"{machine.ram / GIB:.1f} GiB of main memory are too few; {ram / GIB:.1f} are needed.")
     if not (fits_card and fits_ram) and work.weight_bytes > 1:
         lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
     if not fits_card:
@@ -133,7 +136,7 @@ def _advice(work: Work, machine: Machine, fits_card: bool, fits_ram: bool, resid
         lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")
     if decoding > machine.vram - RESERVE:
         lines.append("Use VAE Decode (Tiled).")
-    if work.forwards > 20 and work.config.width == KALEIDO_14B.width:
+    if work.forwards > 20 and work.config == KALEIDO_14B:
         lines.append("A 4-step distilled LoRA with cfg 1 needs 4 forwards instead.")
     return lines
 

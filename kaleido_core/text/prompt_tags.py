@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 
-TAG = re.compile(r"(?<!\w)@(@|\w+)", re.ASCII)
+TAG = re.compile(r"@@|(?<!\w)@(\w+)", re.ASCII)
 WORDS = ("image", "subject", "face", "object", "scene")  # all mean the reference of that number
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
@@ -32,7 +32,7 @@ def expand_tags(text: str, names: Sequence[str], template: Template = "names") -
     mentioned: list[int] = []
 
     def name_of(match: re.Match[str]) -> str:
-        if match[1] == "@":
+        if match[1] is None:
             return "@"
         number = _number(match[1], len(names))
         mentioned.append(number)

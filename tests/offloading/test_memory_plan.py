@@ -43,6 +43,11 @@ def test_what_does_not_fit_comes_with_something_to_do():
     assert eight_bit.fits and "fits" in eight_bit.text
 
 
+def test_the_embedded_model_fits_anywhere():
+    work = Work(VideoSize(17, 128, 128), 3, config=DiTConfig(10, 256, 2, 704, 128))
+    assert plan_memory(work, Machine(2 * GIB, 8 * GIB)).fits
+
+
 def test_nothing_to_plan_is_refused():
     with pytest.raises(ConfigError, match="positive"):
         Work(OFFICIAL.size, 1, weight_bytes=0)

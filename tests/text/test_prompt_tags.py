@@ -45,7 +45,7 @@ def test_mail_addresses_and_plain_text_stay_as_they_are():
 
 
 def test_two_signs_are_a_plain_one():
-    assert expand_tags("@@image1 tags @image1, @@ home", ["a cat"]).text == "@image1 tags a cat, @ home"
+    assert expand_tags("@@image1 tags @image1, me@@home", ["a cat"]).text == "@image1 tags a cat, me@home"
 
 
 def test_a_new_line_opens_a_sentence():

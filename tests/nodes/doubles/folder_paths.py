@@ -4,6 +4,7 @@ from pathlib import Path
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="kaleido-double-")  # goes with the process
 BASE = Path(_FOLDER.name)
+base_path = str(BASE)
 FOLDERS: dict[str, list[str]] = {
     name: [str(BASE / "models" / name)] for name in ("diffusion_models", "vae", "text_encoders")
 }
