@@ -18,12 +18,13 @@ from .errors import ConfigError, KaleidoError
 from .generate import DEFAULTS_14B, Models, Request, Result, defaults_for, load_models, render
 from .offloading.memory_plan import GIB, WEIGHT_BYTES, Machine, Work, plan_memory
 from .request_files import Job, Record
+from .sampling.speed import SPEEDS
 from .shapes import Step, VideoSize, check_reference_count
 
 DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # What a replay takes from the clip itself, and what may lie elsewhere by now.
 SETTINGS = ("size", "frames", "steps", "cfg", "shift", "seed", "negative", "fps", "official_text")
-SETTINGS += ("clean_references", "allow_extra_references")
+SETTINGS += ("speed", "clean_references", "allow_extra_references")
 WEIGHTS = ("model", "vae", "text_encoder", "tokenizer")
 
 
@@ -90,6 +91,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     add("--shift", type=float, help="more than 1 spends more steps on the layout")
     add("--seed", type=int, help="default: 0")
     add("--negative", metavar="TEXT", help="what to keep away from")
+    add("--speed", choices=SPEEDS, help="default: exact; the others change the clip a little and take less time")
     add("--fps", type=float, help="of the file; the model knows 16")
     add("--out", type=Path, help="the mp4, or a folder (default: here; with --list: kaleido-clips)")
     add("--overwrite", action="store_true", help="write over existing files")
@@ -227,6 +229,7 @@ def _request(arguments: argparse.Namespace, prompt: str, references: tuple[str, 
         attach_paths=bool(arguments.official_text),
         clean_references=bool(arguments.clean_references),
         allow_extra_references=bool(arguments.allow_extra_references),
+        speed=arguments.speed or "exact",
     )
 
 

@@ -14,8 +14,9 @@ from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer,
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .references import Picture, clean_picture, encode_references, letterbox_image
-from .sampling.sampler import OnStep, sample
+from .sampling.sampler import OnStep
 from .sampling.schedule import check_seed, initial_noise, sigma_schedule
+from .sampling.speed import sample_at, speed_of
 from .shapes import TEMPORAL_STRIDE, Conditioning, VideoSize, check_reference_count
 from .text.encoder import UMT5Encoder
 from .text.tokenizer import Tokenizer
@@ -62,7 +63,8 @@ class Request:
 
     ``model`` is "tiny", a folder, or a DiT file; files of the other parts may be named, else they are looked for in
     the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
-    ``clean_references`` turns pictures upright and lays transparency on white, which it does not.
+    ``clean_references`` turns pictures upright and lays transparency on white, which it does not. ``speed`` is one of
+    ``SPEEDS``; all but "exact" change the clip a little.
     """
 
     prompt: str
@@ -83,9 +85,11 @@ class Request:
     attach_paths: bool = False
     clean_references: bool = False
     allow_extra_references: bool = False
+    speed: str = "exact"
 
     def __post_init__(self) -> None:
         sigma_schedule(self.steps, self.shift)
+        speed_of(self.speed)
         check_seed(self.seed)
         if not math.isfinite(self.cfg) or not 0 < self.fps <= 240:
             raise ConfigError(
@@ -181,7 +185,8 @@ def render(
     tell("sampling")
     cond = Conditioning(context, references, request.allow_extra_references)
     noise = initial_noise(size.latent_shape(models.dit.config.latent_channels), request.seed).to(models.device)
-    latent = sample(
+    latent = sample_at(
+        speed_of(request.speed),
         models.dit,
         noise,
         sigma_schedule(request.steps, request.shift),
@@ -227,6 +232,7 @@ def generate(
     tokenizer: str | None = None,
     clean_references: bool = False,
     allow_extra_references: bool = False,
+    speed: str = "exact",
 ) -> np.ndarray:
     """A clip of the subjects in ``images`` (0 to 3) doing what ``prompt`` says: uint8 ``[F H W 3]``.
 
@@ -254,5 +260,6 @@ def generate(
         fps=defaults.fps,
         clean_references=clean_references,
         allow_extra_references=allow_extra_references,
+        speed=speed,
     )
     return render(load_models(request, device), request, images, on_step).frames

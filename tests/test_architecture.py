@@ -43,6 +43,7 @@ SPECIAL = {
     "generate": {"PIL"},
     "request_files": {"PIL"},
     "text": {"ftfy", "sentencepiece"},
+    "dit": {"sageattention"},
     "cli": {"tqdm"},
 }
 MAX_FILE_LINES = 300

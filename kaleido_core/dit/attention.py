@@ -1,12 +1,106 @@
-"""Softmax attention without a mask: every token attends to every token."""
+"""Softmax attention without a mask: every token attends to every token, by the fastest exact kernel there is."""
 
+import functools
+import logging
+import time
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..errors import ConfigError
+
+logger = logging.getLogger("kaleido.dit")
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query [B A N K], key and value [B A M K] -> [B A N K]
+
+EXACT = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+KERNELS = ("auto", *EXACT, "sage")
+TRIED = ("cudnn", "flash", "efficient")  # by "auto"; "math" needs memory for every pair of tokens
+TRIAL_TOKENS = 8192
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``[B A N K]``, ``[B A M K]``, ``[B A M K]`` -> ``[B A N K]``, scaled by 1/sqrt(K)."""
-    return F.scaled_dot_product_attention(query, key, value)
+    """``[B A N K]``, ``[B A M K]``, ``[B A M K]`` -> ``[B A N K]``, scaled by 1/sqrt(K); the fastest exact kernel."""
+    if not query.is_cuda or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(query, key, value)
+    return attend_by(fastest_kernel(query.device, query.dtype, query.shape[-1]))(query, key, value)
+
+
+@functools.cache
+def attend_by(kernel: str) -> Attend:
+    """Attention by one kernel of ``KERNELS``. Raises ``ConfigError`` for one that is unknown or not installed.
+
+    "sage" is SageAttention: eight bits inside, so its results differ a little; all others are exact.
+    """
+    if kernel == "auto":
+        return attention
+    if kernel == "sage":
+        return _sage()
+    if kernel not in EXACT:
+        raise ConfigError(f"attention {kernel!r} is unknown; known are {', '.join(KERNELS)}. Choose one of these.")
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        with sdpa_kernel(EXACT[kernel]):
+            return F.scaled_dot_product_attention(query, key, value)
+
+    return attend
+
+
+def _sage() -> Attend:
+    try:
+        from sageattention import sageattn  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "attention sage needs the package sageattention, which is not installed here. "
+            "Install it (pip install sageattention) or choose auto."
+        ) from error
+    return lambda query, key, value: sageattn(query, key, value, tensor_layout="HND", is_causal=False)
+
+
+def use_attention(dit: nn.Module, kernel: str) -> None:
+    """Let every attention layer of ``dit`` use ``kernel``, one of ``KERNELS``."""
+    attend = attend_by(kernel)
+    for layer in dit.modules():
+        if hasattr(layer, "attend"):
+            layer.attend = attend  # pyright: ignore[reportArgumentType]
+
+
+@functools.cache
+def fastest_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> str:
+    """Which of ``TRIED`` is the fastest on ``device``; measured once a process, in a tenth of a second."""
+    seconds = {kernel: _measure(kernel, device, dtype, head_width) for kernel in TRIED}
+    best = min(TRIED, key=lambda kernel: seconds[kernel])
+    if seconds[best] == float("inf"):
+        best = "math"
+    told = ", ".join(f"{kernel} {1000 * taken:.2f} ms" for kernel, taken in seconds.items() if taken < float("inf"))
+    logger.info("attention on %s: %s (%s)", device, best, told or "no other works")
+    return best
+
+
+def _measure(kernel: str, device: torch.device, dtype: torch.dtype, head_width: int) -> float:
+    """The best of three trials in seconds; infinite for a kernel that does not work here."""
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (3, 1, 8, TRIAL_TOKENS, head_width)
+    query, key, value = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    attend, seconds = attend_by(kernel), float("inf")
+    try:
+        for _ in range(4):  # the first one warms up
+            torch.cuda.synchronize(device)
+            began = time.perf_counter()
+            attend(query, key, value)
+            torch.cuda.synchronize(device)
+            seconds = min(seconds, time.perf_counter() - began)
+    except RuntimeError:
+        return float("inf")
+    return seconds
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

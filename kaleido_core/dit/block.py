@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from .attention import attention, merge_heads, split_heads
-from .layers import LayerNorm, RMSNorm, add_gated, modulated_norm
-from .rope import rotate_pairs
+from .attention import Attend, attention, merge_heads, split_heads
+from .layers import LayerNorm, RMSNorm, add_gated, modulated_norm, rotated_norm
+from .rowwise import by_rows
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine of every token's angles, float32 [N K/2]
+BATCH_ROWS = 8192  # tokens at a time in attention and MLP: keeps a GPU busy, a quarter GiB of hidden values at 14B
 
 
 class _Attention(nn.Module):
@@ -17,6 +18,7 @@ class _Attention(nn.Module):
     def __init__(self, config: DiTConfig, device: torch.device | str | None, dtype: torch.dtype | None):
         super().__init__()
         self.num_heads = config.num_heads
+        self.attend: Attend = attention
         width = config.width
         self.q = nn.Linear(width, width, device=device, dtype=dtype)
         self.k = nn.Linear(width, width, device=device, dtype=dtype)
@@ -25,23 +27,34 @@ class _Attention(nn.Module):
         self.norm_q = RMSNorm(width, config.eps, device, dtype)
         self.norm_k = RMSNorm(width, config.eps, device, dtype)
 
-    def project(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[B N D]``, ``[B M D]`` -> query ``[B A N K]``, key and value ``[B A M K]``."""
-        projected = self.norm_q(self.q(queries)), self.norm_k(self.k(keys)), self.v(keys)
-        query, key, value = (split_heads(x, self.num_heads) for x in projected)
-        return query, key, value
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """``[B N D]``, ``[B M D]``, ``[B M D]`` -> ``[B N D]``."""
+        heads = (split_heads(x, self.num_heads) for x in (query, key, value))
+        return merge_heads(self.attend(*heads))
 
 
 class SelfAttention(_Attention):
     def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        query, key, value = self.project(x, x)
-        query, key = rotate_pairs(query, *rotation), rotate_pairs(key, *rotation)
-        return self.o(merge_heads(attention(query, key, value)))
+        key, value = rotated_norm(self.k(x), *rotation, self.norm_k.weight, self.norm_k.eps), self.v(x)
+
+        def look(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            query = rotated_norm(self.q(x), cos, sin, self.norm_q.weight, self.norm_q.eps)
+            return self.o(self.mix(query, key, value))
+
+        return by_rows(look, (x, *rotation), rows=BATCH_ROWS)
 
 
 class CrossAttention(_Attention):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.o(merge_heads(attention(*self.project(x, context))))
+        key, value = self.norm_k(self.k(context)), self.v(context)
+        return by_rows(lambda x: self.o(self.mix(self.norm_q(self.q(x)), key, value)), (x,), rows=BATCH_ROWS)
+
+
+class MLP(nn.Sequential):
+    """Each token alone; its hidden values are the widest of the model, so not those of all tokens at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return by_rows(super().forward, (x,), rows=BATCH_ROWS)
 
 
 class Block(nn.Module):
@@ -55,7 +68,7 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config, device, dtype)
         self.norm3 = LayerNorm(width, eps=config.eps, device=device, dtype=dtype)
         self.cross_attn = CrossAttention(config, device, dtype)
-        self.ffn = nn.Sequential(
+        self.ffn = MLP(
             nn.Linear(width, config.mlp_width, device=device, dtype=dtype),
             nn.GELU(approximate="tanh"),
             nn.Linear(config.mlp_width, width, device=device, dtype=dtype),
@@ -65,8 +78,7 @@ class Block(nn.Module):
         """``[B N D]``, float32 ``[B 6 D]``, ``[B L D]`` -> ``[B N D]``."""
         table = (self.modulation.float() + modulation).unsqueeze(2)  # [B 6 1 D]
         shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(1)
-        update = self.self_attn(modulated_norm(tokens, shift1, scale1, self.eps), rotation)
-        tokens = add_gated(tokens, update, gate1)
+        # Updates have no names, so that each is gone before the next.
+        tokens = add_gated(tokens, self.self_attn(modulated_norm(tokens, shift1, scale1, self.eps), rotation), gate1)
         tokens = tokens + self.cross_attn(self.norm3(tokens), context)
-        update = self.ffn(modulated_norm(tokens, shift2, scale2, self.eps))
-        return add_gated(tokens, update, gate2)
+        return add_gated(tokens, self.ffn(modulated_norm(tokens, shift2, scale2, self.eps)), gate2)

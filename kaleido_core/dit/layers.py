@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .rope import rotate_pairs
+from .rowwise import rowwise
+
 
 class Float32Linear(nn.Linear):
     """A linear layer for the time path and the head: float32 in, float32 out."""
@@ -19,8 +22,7 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm with float32 statistics and affine step; the result has the input's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(nn.Module):
@@ -34,16 +36,38 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight.float()).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
+@rowwise(1)
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``x`` ``[B N D]`` normalised in float32, with ``weight`` and ``bias`` ``[D]``; keeps ``x``'s dtype."""
+    return F.layer_norm(x.float(), x.shape[-1:], weight.float(), bias.float(), eps).to(x.dtype)
+
+
+@rowwise(1)
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``x`` ``[B N D]`` over its root mean square, times ``weight`` ``[D]``, in float32; keeps ``x``'s dtype."""
+    wide = x.float()
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * scale * weight.float()).to(x.dtype)
+
+
+@rowwise(3)
+def rotated_norm(x: Tensor, cos: Tensor, sin: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``rms_norm``, then each head turned by the angles whose ``cos`` and ``sin`` ``[N K/2]`` are given."""
+    head_width = 2 * cos.shape[-1]
+    heads = rms_norm(x, weight, eps).unflatten(-1, (-1, head_width)).transpose(1, 2)  # [B A N K]
+    return rotate_pairs(heads, cos, sin).transpose(1, 2).flatten(2)
+
+
+@rowwise(1)
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """Normalise ``x`` ``[B N D]`` without affine, then scale and shift by float32 ``[B 1 D]``; keeps ``x``'s dtype."""
     return (F.layer_norm(x.float(), x.shape[-1:], eps=eps) * (1 + scale) + shift).to(x.dtype)
 
 
+@rowwise(2)
 def add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
     """``x + gate * update`` with the product in float32; keeps ``x``'s dtype."""
     return (x + gate * update).to(x.dtype)

@@ -58,3 +58,38 @@ def one_batch(
 def guided_velocity(positive: Tensor, negative: Tensor, cfg: float) -> Tensor:
     """``negative + cfg * (positive - negative)``, in float32."""
     return negative + cfg * (positive - negative)
+
+
+def guided_between(low: float, high: float, guidance: Guidance = two_passes) -> Guidance:
+    """Guidance only where ``low <= sigma <= high``; elsewhere the cond branch alone, at half the cost."""
+
+    def between(
+        dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        if low <= float(sigma[0]) <= high:
+            return guidance(dit, latent, sigma, cond, uncond)
+        positive = predict(dit, latent, sigma, cond)
+        return positive, positive
+
+    return between
+
+
+def reused_below(sigma_end: float, guidance: Guidance = two_passes) -> Guidance:
+    """Below ``sigma_end`` the last difference of the branches is taken again, and only the cond branch runs.
+
+    Remembers one velocity: make a new one for each run.
+    """
+    difference: Tensor | None = None
+
+    def reused(
+        dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        nonlocal difference
+        if difference is not None and float(sigma[0]) < sigma_end:
+            positive = predict(dit, latent, sigma, cond)
+            return positive, positive - difference
+        positive, negative = guidance(dit, latent, sigma, cond, uncond)
+        difference = positive - negative
+        return positive, negative
+
+    return reused

@@ -1,0 +1,75 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kaleido_core import KALEIDO_14B, KaleidoDiT
+from kaleido_core.dit import rowwise
+from kaleido_core.dit.layers import add_gated, layer_norm, modulated_norm, rms_norm, rotated_norm
+from kaleido_core.dit.rope import rotate_pairs
+
+from ..peak import Peak
+
+TOKENS, WIDTH, HEADS = 21, 24, 3
+
+
+def values(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+TABLE = values(2, 1, WIDTH)
+STEPS = {
+    "layer_norm": (layer_norm, (values(2, TOKENS, WIDTH), values(WIDTH), values(WIDTH + 1)[1:], 1e-6)),
+    "rms_norm": (rms_norm, (values(2, TOKENS, WIDTH), values(WIDTH), 1e-6)),
+    "rotated_norm": (
+        rotated_norm,
+        (values(2, TOKENS, WIDTH), values(TOKENS, 4).cos(), values(TOKENS, 4).sin(), values(WIDTH), 1e-6),
+    ),
+    "modulated_norm": (modulated_norm, (values(2, TOKENS, WIDTH), TABLE, TABLE + 1, 1e-6)),
+    "add_gated": (add_gated, (values(2, TOKENS, WIDTH), values(2, TOKENS, WIDTH) / 3, TABLE)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_few_rows_at_a_time_give_the_same_bits(name: str, dtype: torch.dtype, monkeypatch):
+    function, (x, *rest) = STEPS[name]
+    with torch.no_grad():
+        whole = function(x.to(dtype), *rest)
+        monkeypatch.setattr(rowwise.by_rows, "__defaults__", ((), 4))
+        assert torch.equal(function(x.to(dtype), *rest), whole) and whole.shape == x.shape
+
+
+def test_rotated_norm_is_the_norm_and_then_the_rotation():
+    _, (x, cos, sin, weight, eps) = STEPS["rotated_norm"]
+    heads = rms_norm(x, weight, eps).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+    rotated = rotate_pairs(heads, cos, sin).transpose(1, 2).flatten(2)
+    assert torch.equal(rotated_norm(x, cos, sin, weight, eps), rotated)
+
+
+def test_gradients_go_through_all_rows_at_once():
+    calls = []
+    x = values(1, TOKENS, WIDTH).requires_grad_()
+    rowwise.by_rows(lambda x: calls.append(len(x[0])) or 2 * x, (x,), rows=4).sum().backward()
+    assert calls == [TOKENS] and x.grad is not None and (x.grad == 2).all()
+
+
+def test_what_cannot_be_fused_runs_all_the_same_and_says_so_once(caplog):
+    def broken(*arguments):
+        raise RuntimeError("no compiler found")
+
+    fusion = rowwise._Fusion()
+    fusion.compiled[torch.neg] = broken
+    assert torch.equal(fusion(torch.neg, (TABLE,)), -TABLE) and not fusion.works
+    assert "no compiler found" in caplog.text
+
+
+def test_a_full_size_forward_holds_at_most_two_and_a_half_gib_beside_its_weights():
+    with FakeTensorMode(), torch.no_grad():
+        dit = KaleidoDiT(replace(KALEIDO_14B, num_layers=2), dtype=torch.bfloat16)
+        latent, context = torch.randn(1, 16, 21, 64, 112), torch.randn(1, 512, 4096, dtype=torch.bfloat16)
+        references = [torch.randn(1, 16, 1, 64, 112) for _ in range(3)]
+        with Peak() as peak:
+            dit(latent, torch.rand(1), context, references)
+    assert 1.5 < peak.bytes / 2**30 < 2.5
