@@ -210,8 +210,9 @@ def encode_text(models: Models, texts: list[str]) -> Tensor:
 
 def to_frames(pixels: Tensor) -> np.ndarray:
     """``[1 3 F H W]`` in -1..1 -> uint8 ``[F H W 3]``, cut down to whole levels as the official script does."""
-    levels = 255 * ((pixels[0].float() + 1) / 2).clamp(0, 1)
-    return levels.byte().permute(1, 2, 3, 0).cpu().numpy()
+    # Frame by frame: whole, the steps in between would take more memory than decoding in tiles does.
+    levels = [(255 * ((frame.float() + 1) / 2).clamp(0, 1)).byte() for frame in pixels[0].unbind(1)]
+    return torch.stack(levels).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def generate(

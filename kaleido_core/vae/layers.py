@@ -4,12 +4,15 @@ Every streamed layer is called as ``layer(x, history)``. A clip starts with an e
 frame chunk gives the same numbers as feeding it whole. A chunk that starts a clip may hold any number of frames.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 History = dict[nn.Module, Tensor]
+LOOK_BACK = 2  # frames that a kernel of three sees beside the present one
 
 
 class Streamed(nn.Module):
@@ -20,9 +23,14 @@ class Chain(nn.Sequential, Streamed):
     """Layers in a row; the history goes to those that stream."""
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        for layer in self:
-            x = layer(x, history) if isinstance(layer, Streamed) else layer(x)
-        return x
+        return through(self, x, history)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, history: History) -> Tensor:
+    """``x`` through the layers in a row; what lies between two layers is freed as soon as the second has read it."""
+    for layer in layers:
+        x = layer(x, history) if isinstance(layer, Streamed) else layer(x)
+    return x
 
 
 class CausalConv3d(nn.Conv3d, Streamed):
@@ -35,8 +43,7 @@ class CausalConv3d(nn.Conv3d, Streamed):
     def forward(self, x: Tensor, history: History) -> Tensor:
         lead = self.kernel_size[0] - 1
         if lead:
-            past = history.get(self)
-            x = F.pad(x, (0, 0, 0, 0, lead, 0)) if past is None else torch.cat([past, x], dim=2)
+            x = _behind(history.get(self), x, lead)
             history[self] = x[:, :, -lead:].clone()  # a view would keep the whole chunk alive
         return super().forward(x)
 
@@ -49,21 +56,68 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * spatial_axes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * x.shape[1] ** 0.5 * self.gamma
+        return x * self.factor(x) * self.gamma
+
+    def factor(self, x: Tensor) -> Tensor:
+        """``[B 1 ...]``: sqrt(C) over the length of x. Small, so that x itself is gone through once."""
+        return x.shape[1] ** 0.5 / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+
+
+class NormSiLU(ChannelNorm, Streamed):
+    """Normalise, SiLU, and put the last two frames of the chunk before in front: what a causal convolution reads.
+
+    ``[B C T H W]`` -> ``[B C 2+T H W]``; a clip begins with two frames of zeros. The past is kept here and not by the
+    convolution so that its input is written once, where it is read.
+    """
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        past = history.get(self)
+        if torch.is_grad_enabled() and (x.requires_grad or self.gamma.requires_grad):
+            frames = _behind(past, F.silu(super().forward(x)), LOOK_BACK)
+            history[self] = frames[:, :, -LOOK_BACK:].clone()
+            return frames
+        frames = self._written(x, past)
+        # Into the old one's memory: a second one beside it would raise the peak.
+        history[self] = frames[:, :, -LOOK_BACK:].clone() if past is None else past.copy_(frames[:, :, -LOOK_BACK:])
+        return frames
+
+    def _written(self, x: Tensor, past: Tensor | None) -> Tensor:
+        """The same numbers in one buffer, without gradients."""
+        batch, channels, frames, height, width = x.shape
+        layout = torch.channels_last_3d if _is_channels_last(x) else torch.contiguous_format
+        shape = (batch, channels, LOOK_BACK + frames, height, width)
+        buffer = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        before, now = buffer[:, :, :LOOK_BACK], buffer[:, :, LOOK_BACK:]
+        _ = before.zero_() if past is None else before.copy_(past)
+        torch.mul(x, self.factor(x), out=now)
+        F.silu(now.mul_(self.gamma), inplace=True)
+        return buffer
 
 
 class ResidualBlock(Streamed):
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
+        # The file counts SiLU and dropout as layers of their own.
         self.residual = Chain(
-            ChannelNorm(channels), nn.SiLU(), CausalConv3d(channels, out_channels, 3),
-            ChannelNorm(out_channels), nn.SiLU(), nn.Identity(), CausalConv3d(out_channels, out_channels, 3),
+            NormSiLU(channels), nn.Identity(), _after_norm(channels, out_channels),
+            NormSiLU(out_channels), nn.Identity(), nn.Identity(), _after_norm(out_channels, out_channels),
         )  # fmt: skip
         self.shortcut = CausalConv3d(channels, out_channels, 1) if channels != out_channels else None
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        shortcut = x if self.shortcut is None else self.shortcut(x, history)
-        return shortcut + self.residual(x, history)
+        residual = self.residual(x, history)
+        residual += x if self.shortcut is None else self.shortcut(x, history)
+        return residual
+
+
+def head(channels: int, out_channels: int) -> Chain:
+    """The last layers of the encoder and of the decoder."""
+    return Chain(NormSiLU(channels), nn.Identity(), _after_norm(channels, out_channels))
+
+
+def _after_norm(channels: int, out_channels: int) -> nn.Conv3d:
+    """A causal convolution whose past ``NormSiLU`` has put in front."""
+    return nn.Conv3d(channels, out_channels, LOOK_BACK + 1, padding=(0, 1, 1))
 
 
 class FrameAttention(nn.Module):
@@ -77,7 +131,8 @@ class FrameAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = rearrange(x, "b c t h w -> (b t) c h w")
-        query, key, value = rearrange(self.to_qkv(self.norm(frames)), "n (p c) h w -> p n 1 (h w) c", p=3)
+        # Fused attention reads channels that lie together; without it there is a matrix of [HW HW].
+        query, key, value = rearrange(self.to_qkv(self.norm(frames)), "n (p c) h w -> p n 1 (h w) c", p=3).contiguous()
         attended = F.scaled_dot_product_attention(query, key, value)
         attended = rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[3])
         return x + rearrange(self.proj(attended), "(b t) c h w -> b c t h w", t=x.shape[2])
@@ -123,7 +178,7 @@ class Upsample(Streamed):
 
     def _double_frames(self, x: Tensor, history: History) -> Tensor:
         first = x[:, :, : 0 if self in history else 1]
-        history[self] = x[:, :, :0]  # only marks that the clip has begun
+        history[self] = x.new_empty(0)  # only marks that the clip has begun
         rest = x[:, :, first.shape[2] :]
         if rest.shape[2]:
             assert self.time_conv is not None
@@ -134,3 +189,12 @@ class Upsample(Streamed):
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
     """Run an image layer on every frame of ``[B C T H W]``."""
     return rearrange(layer(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", b=x.shape[0])
+
+
+def _behind(past: Tensor | None, x: Tensor, lead: int) -> Tensor:
+    """``x`` behind its past, or behind ``lead`` frames of zeros where the clip begins."""
+    return F.pad(x, (0, 0, 0, 0, lead, 0)) if past is None else torch.cat([past, x], dim=2)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.stride(1) == 1 and x.shape[1] > 1

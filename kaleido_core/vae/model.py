@@ -1,12 +1,14 @@
 """WanVAE: pixels to normalised latents and back (SPEC 7)."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from ..config import VAEConfig
 from ..errors import ShapeError, warn_once
 from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE
-from .layers import CausalConv3d, Chain, ChannelNorm, Downsample, FrameAttention, History, ResidualBlock, Upsample
+from .layers import CausalConv3d, Chain, Downsample, FrameAttention, History, ResidualBlock, Upsample, head, through
 
 MULTIPLIERS = (1, 2, 4, 4)  # of the base width, one per resolution
 RESIDUAL_BLOCKS = 2  # per resolution; the decoder has one more
@@ -15,10 +17,6 @@ TEMPORAL_DOWN = (False, True, True)
 
 def _middle(channels: int) -> Chain:
     return Chain(ResidualBlock(channels, channels), FrameAttention(channels), ResidualBlock(channels, channels))
-
-
-def _head(channels: int, out_channels: int) -> Chain:
-    return Chain(ChannelNorm(channels), nn.SiLU(), CausalConv3d(channels, out_channels, 3))
 
 
 class Encoder(nn.Module):
@@ -34,11 +32,14 @@ class Encoder(nn.Module):
                 layers.append(Downsample(next_width, TEMPORAL_DOWN[level]))
         self.downsamples = Chain(*layers)
         self.middle = _middle(widths[-1])
-        self.head = _head(widths[-1], out_channels)
+        self.head = head(widths[-1], out_channels)
 
     def forward(self, pixels: Tensor, history: History) -> Tensor:
-        x = self.downsamples(self.conv1(pixels, history), history)
-        return self.head(self.middle(x, history), history)
+        return through(self.layers(), pixels, history)
+
+    def layers(self) -> list[nn.Module]:
+        """All in a row."""
+        return [self.conv1, *self.downsamples, *self.middle, self.head]
 
 
 class Decoder(nn.Module):
@@ -54,11 +55,14 @@ class Decoder(nn.Module):
             if level < len(TEMPORAL_DOWN):
                 layers.append(Upsample(next_width, TEMPORAL_DOWN[-1 - level]))
         self.upsamples = Chain(*layers)
-        self.head = _head(base_width, 3)
+        self.head = head(base_width, 3)
 
     def forward(self, latent: Tensor, history: History) -> Tensor:
-        x = self.middle(self.conv1(latent, history), history)
-        return self.head(self.upsamples(x, history), history)
+        return through(self.layers(), latent, history)
+
+    def layers(self) -> list[nn.Module]:
+        """All in a row."""
+        return [self.conv1, *self.middle, *self.upsamples, self.head]
 
 
 class WanVAE(nn.Module):
@@ -84,41 +88,91 @@ class WanVAE(nn.Module):
 
         Frames beyond the last 4k + 1 are left out, as the official code does, with one warning. ``chunk`` frames
         (a multiple of 4) go through at a time after the first: more is faster and takes more memory, numbers stay.
-        Raises ``ShapeError`` for other chunks and for sides that are no multiples of 8.
+        The pixels may lie on another device. Raises ``ShapeError`` for other chunks and for sides that are no
+        multiples of 8.
         """
-        if chunk < 1 or chunk % TEMPORAL_STRIDE:
-            raise ShapeError(f"Chunks of {chunk} frames; the autoencoder folds {TEMPORAL_STRIDE}. Use 4, 8, 12, ...")
-        frames, height, width = pixels.shape[2:]
-        if height % SPATIAL_STRIDE or width % SPATIAL_STRIDE or not frames:
-            raise ShapeError(
-                f"Pixels of {frames} frames, {height} x {width}: the autoencoder needs a frame and sides that are "
-                f"multiples of {SPATIAL_STRIDE}. Resize or crop first."
-            )
-        spare = (frames - 1) % TEMPORAL_STRIDE
-        if spare:
-            warn_once("vae", f"{frames} frames: the last {spare} are left out; clips have 4k + 1 frames.")
         history: History = {}
-        parts = [
-            self.encoder(part, history) for part in _chunks(pixels[:, :, : frames - spare].to(self.conv1.weight), chunk)
-        ]
-        mean = self.conv1(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]  # the log-variance is not used
-        return ((mean.float() - self.mean.float()) * (1.0 / self.std.float())).float()
+        parts = [self.encoder(part.to(self.conv1.weight), history) for part in chunks(encodable(pixels, chunk), chunk)]
+        return self.normalise(torch.cat(parts, dim=2))
 
-    def decode(self, latent: Tensor, chunk: int = 1) -> Tensor:
+    def decode(self, latent: Tensor, chunk: int = 1, out: Tensor | None = None) -> Tensor:
         """Normalised ``[B 16 T h w]`` -> float32 ``[B 3 F 8h 8w]`` in -1..1, F = 4 (T - 1) + 1.
 
-        ``chunk`` latent frames go through at a time after the first.
+        ``chunk`` latent frames go through at a time after the first. The clip is written into ``out`` where that is
+        given: of that shape, of any floating type, on any device. Raises ``ShapeError`` where it is not.
         """
-        return self.decode_unclamped(latent, chunk).clamp(-1, 1)
+        out = room_for_pixels(latent, out)
+        end = 0
+        for frames in self.decode_parts(latent, chunk):
+            start, end = end, end + frames.shape[2]
+            out[:, :, start:end] = frames.clamp(-1, 1)
+        return out
 
     def decode_unclamped(self, latent: Tensor, chunk: int = 1) -> Tensor:
         """As ``decode``, without the clamp: what a training loss wants."""
+        return torch.cat([frames.float() for frames in self.decode_parts(latent, chunk)], dim=2)
+
+    def decode_parts(self, latent: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """The frames of each chunk as they come, ``[B 3 f 8h 8w]`` unclamped and in the dtype of the weights."""
         history: History = {}
-        latent = latent.float() / (1.0 / self.std.float()) + self.mean.float()
-        latent = self.conv2(latent.to(self.conv2.weight))
-        return torch.cat([self.decoder(part, history).float() for part in _chunks(latent, chunk)], dim=2)
+        for part in chunks(self.denormalise(latent), chunk):
+            yield self.decoder(part, history)
+
+    def normalise(self, moments: Tensor) -> Tensor:
+        """What the encoder gives, ``[B 32 T h w]`` -> float32 latent ``[B 16 T h w]``; its log-variance is not used."""
+        mean = self.conv1(moments).chunk(2, dim=1)[0]
+        return ((mean.float() - self.mean.float()) * (1.0 / self.std.float())).float()
+
+    def denormalise(self, latent: Tensor) -> Tensor:
+        """Normalised latent -> what the decoder reads, ``[B 16 T h w]`` both."""
+        latent = latent.to(self.mean.device).float() / (1.0 / self.std.float()) + self.mean.float()
+        return self.conv2(latent.to(self.conv2.weight))
 
 
-def _chunks(x: Tensor, size: int) -> list[Tensor]:
+def channels_last(vae: WanVAE) -> WanVAE:
+    """The same ``vae``, its weights laid out channel by channel: the layout of tensor cores.
+
+    The numbers are those of another order of summing. Worth it where a measurement says so: on graphics cards in half
+    precision the convolutions then need no transposed copies; on the CPU it is slower.
+    """
+    for layer in vae.modules():
+        if isinstance(layer, nn.Conv3d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        elif isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return vae
+
+
+def encodable(pixels: Tensor, chunk: int) -> Tensor:
+    """The first 4k + 1 frames of ``[B 3 F H W]``; what ``WanVAE.encode`` warns of and refuses, this does."""
+    if chunk < 1 or chunk % TEMPORAL_STRIDE:
+        raise ShapeError(f"Chunks of {chunk} frames; the autoencoder folds {TEMPORAL_STRIDE}. Use 4, 8, 12, ...")
+    frames, height, width = pixels.shape[2:]
+    if height % SPATIAL_STRIDE or width % SPATIAL_STRIDE or not frames:
+        raise ShapeError(
+            f"Pixels of {frames} frames, {height} x {width}: the autoencoder needs a frame and sides that are "
+            f"multiples of {SPATIAL_STRIDE}. Resize or crop first."
+        )
+    spare = (frames - 1) % TEMPORAL_STRIDE
+    if spare:
+        warn_once("vae", f"{frames} frames: the last {spare} are left out; clips have 4k + 1 frames.")
+    return pixels[:, :, : frames - spare]
+
+
+def room_for_pixels(latent: Tensor, out: Tensor | None) -> Tensor:
+    """``out`` where it can take the pixels of ``latent``, a new float32 clip where it is None."""
+    batch, _, frames, height, width = latent.shape
+    shape = (batch, 3, (frames - 1) * TEMPORAL_STRIDE + 1, height * SPATIAL_STRIDE, width * SPATIAL_STRIDE)
+    if out is None:
+        return torch.empty(shape, device=latent.device)
+    if out.shape != shape or not out.is_floating_point():
+        raise ShapeError(
+            f"out holds {out.dtype} {list(out.shape)}; this latent decodes to floating point {list(shape)}. "
+            "Make it with torch.empty of that shape, or leave it out."
+        )
+    return out
+
+
+def chunks(x: Tensor, size: int) -> list[Tensor]:
     """The first frame alone, then ``size`` at a time; with room for all, the clip whole."""
     return [x] if x.shape[2] <= size else [x[:, :, :1], *x[:, :, 1:].split(size, dim=2)]

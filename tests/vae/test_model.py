@@ -3,6 +3,7 @@ import torch
 
 from kaleido_core import VAEConfig, WanVAE
 from kaleido_core.errors import ShapeError
+from kaleido_core.vae.model import channels_last
 
 CLIPS = ("img_1f", "clip_9f", "clip_13f", "clip_5f_b2")
 UNALIGNED = ("clip_7f_notaligned", "refs3_as_video_notaligned")
@@ -115,3 +116,32 @@ def test_bfloat16_stays_close_to_float32(golden, cases):
 def test_chunks_that_split_a_latent_frame_are_refused(chunk):
     with pytest.raises(ShapeError, match="Use 4, 8, 12"):
         WanVAE(VAEConfig(base_width=2)).encode(torch.rand(1, 3, 9, 16, 16), chunk=chunk)
+
+
+def test_with_gradients_the_numbers_are_the_same_and_every_weight_learns(golden, cases):
+    """Without gradients the layers write over what they have read."""
+    vae, pixels = golden.vae(), cases["clip_9f.video"]
+    latent, decoded = vae.encode(pixels), vae.decode_unclamped(cases["clip_9f.decode_in"])
+    learning = golden.vae().requires_grad_(True)
+    learned = learning.encode(pixels)
+    close(learned, latent)
+    again = learning.decode_unclamped(cases["clip_9f.decode_in"])
+    close(again, decoded)
+    (learned.square().mean() + again.square().mean()).backward()
+    for name, weight in learning.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name
+
+
+def test_what_was_given_is_never_written_over(vae, cases):
+    pixels, latent = cases["clip_5f_b2.video"].clone(), cases["clip_5f_b2.decode_in"].clone()
+    vae.encode(pixels)
+    vae.decode(latent)
+    assert torch.equal(pixels, cases["clip_5f_b2.video"]) and torch.equal(latent, cases["clip_5f_b2.decode_in"])
+
+
+def test_the_layout_of_the_weights_changes_no_number(golden, cases):
+    vae = channels_last(golden.vae())
+    close(vae.encode(cases["clip_9f.video"]), cases["clip_9f.latent"])
+    close(vae.decode_unclamped(cases["clip_9f.decode_in"]), cases["clip_9f.decoded_unclamped"])
+    vae.load_state_dict(golden.vae().state_dict())
+    assert vae.decoder.conv1.weight.stride(1) == 1
