@@ -1,5 +1,6 @@
 """Kaleido Save Video: the file, what it remembers, and its record."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def test_a_picture_that_load_image_reads_otherwise_is_not_recorded(
 @needs_host
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_load_image_and_the_command_line_read_a_png_alike(pack: Pack, monkeypatch, tmp_path: Path, mode: str):
-    import nodes  # pyright: ignore[reportMissingImports]
+    nodes: Any = importlib.import_module("nodes")
 
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
     Image.fromarray(noise).convert("RGB" if mode != "RGBA" else mode).convert(mode).save(tmp_path / "noise.png")
