@@ -14,7 +14,7 @@ RINGS = ("kaleido_core", "nodes", "training")
 # Each may import only what stands to its left; names in one set do not import one another.
 ORDER = (
     {"errors"},
-    {"config"},
+    {"config", "rowwise"},
     {"shapes"},
     {
         "dit",

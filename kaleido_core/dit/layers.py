@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..rowwise import rowwise
 from .rope import rotate_pairs
-from .rowwise import rowwise
 
 
 class Float32Linear(nn.Linear):

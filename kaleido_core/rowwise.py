@@ -1,4 +1,4 @@
-"""Steps that treat each token alone: one kernel on a GPU, a few rows at a time elsewhere.
+"""Steps that treat each row alone: one kernel on a GPU, a few rows at a time elsewhere.
 
 Written out plainly, each of them would hold several float32 copies of all activations.
 """
@@ -6,31 +6,33 @@ Written out plainly, each of them would hold several float32 copies of all activ
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-logger = logging.getLogger("kaleido.dit")
+logger = logging.getLogger("kaleido.rowwise")
 
-ROWS = 2048  # tokens at a time: 40 MiB in float32 at width 5120, which stays in a cache
+ROWS = 2048  # at a time: 40 MiB in float32 at width 5120, which stays in a cache
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Step = Callable[..., Tensor]
 
 
 def rowwise(count: int) -> Callable[[Step], Step]:
-    """For a function whose first ``count`` arguments, and result, have a row per token on axis -2.
+    """For a function whose first ``count`` arguments, and result, have their rows (tokens) on axis -2.
 
     The numbers are those of the plain function: on a GPU with Triton within its rounding, elsewhere to the bit.
     """
 
     def decorate(function: Step) -> Step:
+        in_one_kernel = fused(function)
+
         @functools.wraps(function)
         def run(*arguments: Any) -> Tensor:
-            if torch.compiler.is_compiling():
-                return function(*arguments)
-            if arguments[0].is_cuda and _fusion.works:
-                return _fusion(function, arguments)
+            if torch.compiler.is_compiling() or can_fuse(arguments[0]):
+                return in_one_kernel(*arguments)
             return by_rows(function, arguments[:count], arguments[count:])
 
         return run
@@ -55,25 +57,38 @@ def by_rows(function: Step, tensors: tuple[Tensor, ...], rest: tuple[Any, ...] =
     return result
 
 
-class _Fusion:
-    """Compiles a step at its first use; given up for good where that is not possible."""
+def can_fuse(x: Tensor) -> bool:
+    """Whether steps on ``x`` become one kernel."""
+    return x.is_cuda and _works
 
-    def __init__(self) -> None:
-        self.works = True
-        self.compiled: dict[Step, Step] = {}
 
-    def __call__(self, function: Step, arguments: tuple[Any, ...]) -> Tensor:
-        if function not in self.compiled:
-            self.compiled[function] = torch.compile(function)
+def fused(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, compiled at its first use on a GPU; elsewhere, or where no compiler works, as it is."""
+    compiled: Callable[P, T] | None = None
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        nonlocal compiled
+        x = arguments[0]
+        if torch.compiler.is_compiling() or not (isinstance(x, Tensor) and can_fuse(x)):
+            return function(*arguments, **named)
+        compiled = compiled or torch.compile(function)
         try:
-            return self.compiled[function](*arguments)
+            return compiled(*arguments, **named)
         except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # whatever a compiler and its toolchain may come up with
-            self.works = False
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            logger.warning("Without fused kernels, which is slower: %s", reason)
-            return function(*arguments)
+            _give_up(error)
+            return function(*arguments, **named)
+
+    return run
 
 
-_fusion = _Fusion()
+_works = True
+
+
+def _give_up(error: Exception) -> None:
+    global _works
+    _works = False
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    logger.warning("Without fused kernels, which is slower: %s", lines[0])

@@ -1,0 +1,36 @@
+"""float8 (e4m3) for cards that multiply it: Ada, Hopper, Blackwell."""
+
+import torch
+from torch import Tensor
+
+from ..rowwise import fused
+from .linear import EightBitLinear, row_scale
+
+FP8 = torch.float8_e4m3fn
+LIMIT = torch.finfo(FP8).max
+FIRST_CAPABILITY = (8, 9)  # of an NVIDIA card that multiplies float8
+
+
+@fused
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    scale = row_scale(rows, LIMIT)
+    return (rows.float() / scale).clamp(-LIMIT, LIMIT).to(FP8), scale
+
+
+class Fp8Linear(EightBitLinear):
+    quantise = staticmethod(quantise_rows)
+
+    def multiply(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        if not values.is_cuda:
+            return _emulate(values, scale, self, dtype)
+        bias = None if self.bias is None else self.bias.to(torch.bfloat16)
+        # Rows with scales of their own come out in bfloat16 only.
+        return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage] no public name yet
+            values, self.weight.t(), scale, self.scale[None], bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True
+        ).to(dtype)
+
+
+def _emulate(values: Tensor, scale: Tensor, layer: Fp8Linear, dtype: torch.dtype) -> Tensor:
+    """The same numbers where nothing multiplies float8: slow, for tests and for looking at the loss."""
+    product = (values.float() @ layer.weight.float().t()) * scale * layer.scale
+    return (product if layer.bias is None else product + layer.bias.float()).to(dtype)

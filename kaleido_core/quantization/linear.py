@@ -1,0 +1,61 @@
+"""Linear layers in eight bits: a scale for each row of the weight, and for each token's activations as they come."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..rowwise import by_rows
+
+BATCH_ROWS = 8192  # tokens at a time, so that neither their eight-bit copy nor a float32 result is large
+
+
+class EightBitLinear(nn.Module):
+    """Stands for an ``nn.Linear``: ``weight`` ``[out in]`` in eight bits, float32 ``scale`` ``[out]``, ``bias``.
+
+    Inference only. What it gives has the dtype of what it gets.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight, scale = self.quantise(linear.weight.detach())
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale[:, 0])
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        return by_rows(self._apply_rows, (rows,), rows=BATCH_ROWS).unflatten(0, x.shape[:-1])
+
+    def _apply_rows(self, rows: Tensor) -> Tensor:
+        values, scale = self.quantise(rows)
+        return self.multiply(values, scale, rows.dtype)
+
+    @staticmethod
+    @abstractmethod
+    def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """``[M K]`` -> eight-bit values ``[M K]`` and float32 scales ``[M 1]``: rows = values * scales."""
+
+    @abstractmethod
+    def multiply(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """Eight-bit rows ``[M in]`` and their scales ``[M 1]`` through the layer: ``[M out]`` of ``dtype``."""
+
+
+def row_scale(rows: Tensor, limit: float) -> Tensor:
+    """Float32 ``[M 1]``: what the largest number of each row is over ``limit``; 1 for a row of zeros."""
+    largest = rows.abs().amax(-1, keepdim=True).float()
+    return torch.where(largest > 0, largest / limit, 1.0)
+
+
+def replace_linears(blocks: Iterable[nn.Module], kind: type[EightBitLinear]) -> None:
+    """Put a ``kind`` in the place of every ``nn.Linear`` inside ``blocks``, one after the other."""
+    for block in blocks:
+        for parent in list(block.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is nn.Linear:
+                    setattr(parent, name, kind(layer))
