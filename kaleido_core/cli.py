@@ -95,6 +95,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="of the file; the model knows 16")
     add("--out", type=Path, help="the mp4, or a folder (default: here; with --list: kaleido-clips)")
     add("--overwrite", action="store_true", help="write over existing files")
+    add("--vram", type=float, metavar="GIB", help="of the card, to stay within (default: all that is free)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--allow-extra-references", action="store_true", default=None, help="more than three, untrained")
     add("--official-text", action="store_true", default=None, help="encode prompt@@paths whole, as the official script")
@@ -117,7 +118,9 @@ def _generate(arguments: argparse.Namespace) -> int:
 
     device = _device(arguments.device)
     print(f"loading {jobs[0].request.model} on {device}", file=sys.stderr)
-    models = load_models(jobs[0].request, device=device)
+    models = load_models(jobs[0].request, device, None if arguments.vram is None else int(arguments.vram * GIB))
+    if models.placement.room is not None:
+        print(f"within {models.placement.room / GIB:.1f} GiB: the parts take turns on {device}", file=sys.stderr)
     same = True
     for job in jobs:
         result = _render(models, job)

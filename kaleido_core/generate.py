@@ -13,11 +13,12 @@ from torch import Tensor
 from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer, load_vae
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
+from .placement import ON_CPU, TEXT_WORK, Placement, place, work_of_transformer
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .sampling.sampler import OnStep
 from .sampling.schedule import check_seed, initial_noise, sigma_schedule
 from .sampling.speed import sample_at, speed_of
-from .shapes import TEMPORAL_STRIDE, Conditioning, VideoSize, check_reference_count
+from .shapes import Conditioning, VideoSize, check_reference_count
 from .text.encoder import UMT5Encoder
 from .text.tokenizer import Tokenizer
 from .vae.model import WanVAE
@@ -28,7 +29,6 @@ NEGATIVE_PROMPT = (
     "三条腿，背景人很多，倒着走"
 )
 TINY_CONTEXT_ROWS = 64  # text rows, padding included, that the embedded model was trained with
-DECODED_PIXELS = 2**20  # in one pass: small clips decode three times quicker whole, large ones frame by frame
 
 Stage = Literal["text", "references", "sampling", "decoding"]
 OnStage = Callable[[Stage], None]
@@ -108,12 +108,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Models:
-    """The parts of a loaded model; all on one device. Raises ``ConfigError`` where they do not fit together."""
+    """The parts of a loaded model, and where they work. Raises ``ConfigError`` where they do not fit together."""
 
     dit: KaleidoDiT
     vae: WanVAE
     text_encoder: UMT5Encoder
     tokenizer: Tokenizer
+    placement: Placement = ON_CPU
 
     def __post_init__(self) -> None:
         dit, vae, text = self.dit.config, self.vae.config, self.text_encoder.config
@@ -129,7 +130,7 @@ class Models:
 
     @property
     def device(self) -> torch.device:
-        return next(self.dit.parameters()).device
+        return self.placement.device
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,23 @@ class Result:
     reference_views: tuple[np.ndarray, ...]
 
 
-def load_models(request: Request, device: torch.device | str = "cpu") -> Models:
-    """All parts of ``request.model``: the autoencoder in float32, the others in bfloat16, or float32 on the CPU."""
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+def load_models(request: Request, device: torch.device | str = "cpu", room: int | None = None) -> Models:
+    """All parts of ``request.model``: the autoencoder in float32, the others in bfloat16, or float32 on the CPU.
+
+    They lie on ``device`` for good if they fit into ``room`` bytes (None: all that is free), else they take turns.
+    """
+    device = torch.device(device)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     model = request.model if request.model == TINY else Path(request.model).expanduser()
     folder = model.parent if isinstance(model, Path) and not model.is_dir() else model
     # The smallest first: what is missing shows before the largest is read.
     tokenizer = load_tokenizer(request.tokenizer or request.text_encoder or folder)
     if request.model == TINY:
         tokenizer.length = TINY_CONTEXT_ROWS
-    vae = load_vae(request.vae or folder, device=device)
-    text_encoder = load_text_encoder(request.text_encoder or folder, device=device, dtype=dtype)
-    return Models(load_dit(model, device=device, dtype=dtype), vae, text_encoder, tokenizer)
+    vae = load_vae(request.vae or folder)
+    text_encoder = load_text_encoder(request.text_encoder or folder, dtype=dtype)
+    dit = load_dit(model, dtype=dtype)
+    return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), room))
 
 
 @torch.no_grad()
@@ -174,32 +180,40 @@ def render(
     check_reference_count(len(images), request.allow_extra_references)
 
     tell("text")
-    context, negative = encode_text(models, [request.text, request.negative]).chunk(2)
+    with models.placement.at_work(models.text_encoder, TEXT_WORK):
+        context, negative = encode_text(models, [request.text, request.negative]).chunk(2)
 
     tell("references")
     if request.clean_references:
         images = [clean_picture(image) for image in images]
     views = [letterbox_image(image, size.height, size.width) for image in images]
-    references = encode_references(lambda pixels: models.vae.encode(pixels.to(models.device)), views, size)
+    with models.placement.at_work(models.vae):
+        references = encode_references(lambda pixels: models.vae.encode(pixels.to(models.device)), views, size)
 
     tell("sampling")
     cond = Conditioning(context, references, request.allow_extra_references)
-    noise = initial_noise(size.latent_shape(models.dit.config.latent_channels), request.seed).to(models.device)
-    latent = sample_at(
-        speed_of(request.speed),
-        models.dit,
-        noise,
-        sigma_schedule(request.steps, request.shift),
-        cond,
-        replace(cond, context=negative),
-        cfg=request.cfg,
-        on_step=on_step,
-    )
+    latent = sample_somewhere(models, request, cond, replace(cond, context=negative), on_step)
 
     tell("decoding")
-    pixels_a_latent_frame = TEMPORAL_STRIDE * size.height * size.width
-    frames = to_frames(models.vae.decode(latent, chunk=max(1, DECODED_PIXELS // pixels_a_latent_frame)))
+    frames = to_frames(models.placement.decode(models.vae, latent))
     return Result(frames, latent.cpu(), tuple(np.asarray(view) for view in views))
+
+
+def sample_somewhere(
+    models: Models, request: Request, cond: Conditioning, uncond: Conditioning, on_step: OnStep | None
+) -> Tensor:
+    """The clean latent; from the beginning again, with less of the model on the device, should its memory run out."""
+    dit, placement = models.dit, models.placement
+    noise = initial_noise(request.size.latent_shape(dit.config.latent_channels), request.seed).to(models.device)
+    sigmas, speed = sigma_schedule(request.steps, request.shift), speed_of(request.speed)
+    work = work_of_transformer(dit, request.size, len(cond.references))
+    while True:
+        try:
+            with placement.at_work(dit, work):
+                return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, on_step)
+        except torch.OutOfMemoryError:
+            pass  # its traceback holds the memory that the next try needs
+        placement = placement.smaller(dit)
 
 
 def encode_text(models: Models, texts: list[str]) -> Tensor:

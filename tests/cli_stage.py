@@ -1,6 +1,7 @@
 """The command line without its model."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ class Stage:
         self.requests: list[Request] = []
         self.image_sizes: list[list[tuple[int, int]]] = []
         self.loads = 0
+        self.rooms: list[int | None] = []
         self.raises: BaseException | None = None
 
-    def load_models(self, request: Request, device: str = "cpu") -> None:
+    def load_models(self, request: Request, device: str = "cpu", room: int | None = None) -> SimpleNamespace:
         self.loads += 1
+        self.rooms.append(room)
+        return SimpleNamespace(placement=SimpleNamespace(room=room))
 
     def render(self, models, request: Request, images, on_step, on_stage) -> Result:
         self.requests.append(request)

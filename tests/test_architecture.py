@@ -28,7 +28,7 @@ ORDER = (
         "video",
         "contact_sheet",
     },
-    {"checkpoints"},
+    {"checkpoints", "placement"},
     {"generate"},
     {"request_files"},
     {"cli"},

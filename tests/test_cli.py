@@ -33,6 +33,12 @@ def test_settings_left_out_are_the_models_own(stage: Stage):
     assert (request.cfg, request.shift, request.fps, request.negative) == (6.0, 7.0, 16, NEGATIVE_PROMPT)
 
 
+def test_a_card_may_be_shared(stage: Stage, capsys):
+    generate("--prompt", "a fox", "--vram", "7.5")
+    generate("--prompt", "a fox")
+    assert stage.rooms == [int(7.5 * 2**30), None] and "within 7.5 GiB" in capsys.readouterr().err
+
+
 def test_zero_and_empty_are_settings_too(stage: Stage):
     generate("--prompt", "a fox", "--cfg", "0", "--negative", "", "--model", "x", "--size", "32x32", "--frames", "1")
     assert stage.requests[0].cfg == 0 and stage.requests[0].negative == ""
