@@ -14,9 +14,11 @@ from tqdm import tqdm
 from . import request_files as files
 from .checkpoints.convert import DTYPES, convert
 from .checkpoints.info import describe
+from .dit.attention import KERNELS
 from .errors import ConfigError, KaleidoError
 from .generate import DEFAULTS_14B, Models, Request, Result, defaults_for, load_models, render
 from .offloading.memory_plan import GIB, WEIGHT_BYTES, Machine, Work, plan_memory
+from .quantization.quantize import FORMATS
 from .request_files import Job, Record
 from .sampling.speed import SPEEDS
 from .shapes import Step, VideoSize, check_reference_count
@@ -24,7 +26,7 @@ from .shapes import Step, VideoSize, check_reference_count
 DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # What a replay takes from the clip itself, and what may lie elsewhere by now.
 SETTINGS = ("size", "frames", "steps", "cfg", "shift", "seed", "negative", "fps", "official_text")
-SETTINGS += ("speed", "clean_references", "allow_extra_references")
+SETTINGS += ("speed", "eight_bit", "attention", "clean_references", "allow_extra_references")
 WEIGHTS = ("model", "vae", "text_encoder", "tokenizer")
 
 
@@ -95,6 +97,8 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="of the file; the model knows 16")
     add("--out", type=Path, help="the mp4, or a folder (default: here; with --list: kaleido-clips)")
     add("--overwrite", action="store_true", help="write over existing files")
+    add("--eight-bit", choices=FORMATS, help="multiply in eight bits: less memory and time, small errors")
+    add("--attention", choices=KERNELS, help="default: auto, the fastest exact kernel; sage has small errors")
     add("--vram", type=float, metavar="GIB", help="of the card, to stay within (default: all that is free)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--allow-extra-references", action="store_true", default=None, help="more than three, untrained")
@@ -233,6 +237,8 @@ def _request(arguments: argparse.Namespace, prompt: str, references: tuple[str, 
         clean_references=bool(arguments.clean_references),
         allow_extra_references=bool(arguments.allow_extra_references),
         speed=arguments.speed or "exact",
+        eight_bit=arguments.eight_bit,
+        attention=arguments.attention or "auto",
     )
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer, load_vae
+from .dit.attention import use_attention
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .placement import ON_CPU, TEXT_WORK, Placement, place, work_of_transformer
+from .quantization.quantize import quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .sampling.sampler import OnStep
 from .sampling.schedule import check_seed, initial_noise, sigma_schedule
@@ -64,7 +66,8 @@ class Request:
     ``model`` is "tiny", a folder, or a DiT file; files of the other parts may be named, else they are looked for in
     the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
     ``clean_references`` turns pictures upright and lays transparency on white, which it does not. ``speed`` is one of
-    ``SPEEDS``; all but "exact" change the clip a little.
+    ``SPEEDS``; all but "exact" change the clip a little, as do ``eight_bit`` (a format of ``quantize``) and the
+    ``attention`` kernel "sage".
     """
 
     prompt: str
@@ -86,6 +89,8 @@ class Request:
     clean_references: bool = False
     allow_extra_references: bool = False
     speed: str = "exact"
+    eight_bit: str | None = None
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         sigma_schedule(self.steps, self.shift)
@@ -159,6 +164,9 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     vae = load_vae(request.vae or folder)
     text_encoder = load_text_encoder(request.text_encoder or folder, dtype=dtype)
     dit = load_dit(model, dtype=dtype)
+    use_attention(dit, request.attention)
+    if request.eight_bit:
+        quantize(dit, request.eight_bit, device)
     return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), room))
 
 

@@ -33,6 +33,13 @@ def test_settings_left_out_are_the_models_own(stage: Stage):
     assert (request.cfg, request.shift, request.fps, request.negative) == (6.0, 7.0, 16, NEGATIVE_PROMPT)
 
 
+def test_shortcuts_are_recorded_and_replayed(stage: Stage):
+    generate("--prompt", "a fox", "--speed", "fast", "--eight-bit", "int8", "--attention", "math", "--out", "fox.mp4")
+    assert generate("--replay", "fox.mp4", "--out", "again.mp4") == 0
+    first, again = stage.requests
+    assert first == again and (again.speed, again.eight_bit, again.attention) == ("fast", "int8", "math")
+
+
 def test_a_card_may_be_shared(stage: Stage, capsys):
     generate("--prompt", "a fox", "--vram", "7.5")
     generate("--prompt", "a fox")

@@ -68,3 +68,11 @@ def test_running_out_of_memory_steps_down_and_says_so(models: Models, monkeypatc
 def test_nothing_left_to_try_is_an_error_with_advice(models: Models):
     with pytest.raises(ConfigError, match="smaller or shorter"):
         Placement(CPU, RESERVE).smaller(models.dit)
+
+
+def test_eight_bits_and_a_kernel_are_taken_on_loading():
+    models = load_models(replace(REQUEST, eight_bit="int8", attention="math"))
+    assert type(models.dit.get_submodule("blocks.0.ffn.0")).__name__ == "Int8Linear"
+    exact, loss = load_models(REQUEST), render(models, REQUEST, []).latent
+    reference = render(exact, REQUEST, []).latent
+    assert 0 < (loss - reference).norm() / reference.norm() < 0.1
