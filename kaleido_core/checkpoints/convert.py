@@ -122,21 +122,21 @@ def read_changed(weights: Weights, changes: Changes, name: str, dtype: torch.dty
 
 def _converted(weights: Weights, changes: Changes, name: str, dtype: Dtype) -> dict[str, Tensor]:
     if not _is_fp8(name, dtype):
-        tensor = read_changed(weights, changes, name, TORCH_DTYPES[dtype])
-        _check_finite(tensor, name, dtype)
-        return {name: tensor}
+        return {name: check_finite(read_changed(weights, changes, name, TORCH_DTYPES[dtype]), name, dtype)}
     values, scale = fp8.quantise(read_changed(weights, changes, name, torch.float32))
-    _check_finite(scale, name, dtype)
+    check_finite(scale, name, dtype)
     layer = name.removesuffix(".weight")
     return {name: values, f"{layer}.weight_scale": scale, f"{layer}.comfy_quant": fp8.describe_layer()}
 
 
-def _check_finite(tensor: Tensor, name: str, dtype: Dtype) -> None:
+def check_finite(tensor: Tensor, name: str, dtype: Dtype) -> Tensor:
+    """The tensor; ``CheckpointError`` if a number is infinite or none."""
     if not torch.isfinite(tensor).all():
         raise CheckpointError(
             f"{name} has numbers that {dtype} cannot hold, or that are not finite in the source. "
             "Use bf16; if that fails too, the source is damaged: download it again."
         )
+    return tensor
 
 
 @contextlib.contextmanager

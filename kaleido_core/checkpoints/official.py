@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError, ConfigError
-from .convert import TORCH_DTYPES, Dtype, read_changed
+from .convert import TORCH_DTYPES, Dtype, check_finite, read_changed
 from .layouts import DIT_SAT, export
 from .load import empty_module
 from .lora import Lora
@@ -36,7 +36,10 @@ def write_official(source: str | Path, folder: Path, dtype: Dtype = "bf16", lora
     expected = shapes_of(empty_module("dit", config).state_dict())
     weights.require(expected)
     changes = [lora.changes(expected) for lora in loras]
-    tensors = {name: read_changed(weights, changes, name, TORCH_DTYPES[dtype]) for name in weights.in_file_order()}
+    tensors = {
+        name: check_finite(read_changed(weights, changes, name, TORCH_DTYPES[dtype]), name, dtype)
+        for name in weights.in_file_order()
+    }
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         (partial / RELEASE).mkdir(parents=True)
