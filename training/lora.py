@@ -104,7 +104,7 @@ def factors_of(dit: nn.Module) -> Iterator[tuple[str, Factor, Factor]]:
 def lora_state(dit: nn.Module) -> dict[str, Tensor]:
     """The adapters as a LoRA file has them: ``X.lora_A.weight``, ``X.lora_B.weight`` and the number ``X.alpha``.
 
-    The matrices share memory with the model, as in ``state_dict``.
+    The matrices share memory with the model, as in ``state_dict``; under FSDP they are its shards.
     """
     state: dict[str, Tensor] = {}
     for name, down, up in factors_of(dit):

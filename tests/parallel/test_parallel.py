@@ -48,6 +48,10 @@ def test_a_lora_learns_the_same_through_checkpointed_visitors(seen):
     assert seen["errors"]["gradients lora"] < 1e-5
 
 
+def test_a_lora_learns_the_same_with_weights_cut_by_fsdp(seen):
+    assert seen["errors"]["gradients sharded"] < 1e-5
+
+
 def test_branches_on_two_ranks_make_the_clip_of_one(seen):
     assert seen["errors"]["guided"] < 1e-5
 

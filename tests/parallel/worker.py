@@ -12,6 +12,9 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from kaleido_core import Conditioning, DiTConfig, KaleidoDiT, block_swap, initial_noise, sample, sigma_schedule
@@ -59,9 +62,14 @@ def velocity(case: Case) -> float:
 
 
 def gradients(dit: KaleidoDiT, case: Case) -> list[Tensor]:
-    """Relative to the largest of each weight, so that small ones count."""
     trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
     return list(torch.autograd.grad(run(dit, case).square().sum(), trained))
+
+
+def relative(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """Largest error over the largest number of each weight, so that small ones count."""
+    scales = [gradient.abs().max().clamp(min=1e-6) for gradient in theirs]
+    return max(largest([a / scale], [b / scale]) for a, b, scale in zip(ours, theirs, scales, strict=True))
 
 
 def compare_gradients(dit: KaleidoDiT, case: Case) -> float:
@@ -70,16 +78,31 @@ def compare_gradients(dit: KaleidoDiT, case: Case) -> float:
         shared = gradients(dit, case)
     for gradient in shared:
         dist.all_reduce(gradient)
-    scales = [gradient.abs().max().clamp(min=1e-6) for gradient in alone]
-    mean = [gradient / dist.get_world_size() / scale for gradient, scale in zip(shared, scales, strict=True)]
-    return largest(mean, [gradient / scale for gradient, scale in zip(alone, scales, strict=True)])
+    return relative([gradient / dist.get_world_size() for gradient in shared], alone)
+
+
+def with_lora() -> KaleidoDiT:
+    dit = model()
+    for parameter in add_lora(dit, LoRAConfig(4, 8.0, ("all",)), torch.Generator().manual_seed(3)):
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(4))
+    return dit
+
+
+def sharded_gradients() -> float:
+    """Of a LoRA whose weights FSDP has cut as well; it takes the mean over the ranks itself."""
+    alone, dit = gradients(with_lora(), UNEVEN), with_lora()
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for part in (*dit.blocks, dit):
+        fully_shard(part, mesh=mesh)
+    with sequence_parallel(dit):
+        run(dit, UNEVEN).square().sum().backward()
+    shared = [cast(DTensor, p.grad).full_tensor() for p in dit.parameters() if p.requires_grad]
+    return relative(shared, alone)
 
 
 def lora_gradients() -> float:
     """Through checkpointed blocks that visit the device."""
-    dit = model()
-    for parameter in add_lora(dit, LoRAConfig(4, 8.0, ("all",)), torch.Generator().manual_seed(3)):
-        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(4))
+    dit = with_lora()
     for layer in dit.blocks:
         forward = layer.forward
         layer.forward = lambda *inputs, forward=forward: checkpoint(forward, *inputs, use_reentrant=False)
@@ -122,6 +145,7 @@ def main() -> None:
         "gradients even": lambda: compare_gradients(model(), EVEN),
         "gradients uneven": lambda: compare_gradients(model(), UNEVEN),
         "gradients lora": lora_gradients,
+        "gradients sharded": sharded_gradients,
         "guided": guided,
     }
     for name, law in laws.items():
