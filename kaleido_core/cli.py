@@ -86,6 +86,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     add("--vae", metavar="FILE", help="with a transformer file")
     add("--text-encoder", metavar="FILE", help="with a transformer file")
     add("--tokenizer", metavar="PATH", help="with a transformer file")
+    add("--lora", action="append", dest="loras", metavar="FILE[:STRENGTH]", help="repeat for more")
     add("--size", help="landscape, portrait, square or WxH in pixels (multiples of 16)")
     add("--frames", type=int, help="1, 5, 9, ... (4k + 1)")
     add("--steps", type=int)
@@ -169,6 +170,7 @@ def _jobs(arguments: argparse.Namespace, record: Record | None) -> list[Job]:
             )
         references = files.find_recorded(record, arguments.replay.parent, arguments.reference)
         moved = {name: getattr(arguments, name) for name in WEIGHTS if getattr(arguments, name) is not None}
+        moved |= {"loras": tuple(arguments.loras)} if arguments.loras else {}
         return [Job(replace(record.request, **moved), references, _single_out(arguments.out))]
     if arguments.list:
         return _listed_jobs(arguments)
@@ -209,9 +211,7 @@ def _single_out(out: Path | None) -> Path:
 def _request(arguments: argparse.Namespace, prompt: str, references: tuple[str, ...]) -> Request:
     model = arguments.model or "tiny"
     defaults = defaults_for(model)
-    height, width = defaults.height, defaults.width
-    if arguments.size:
-        height, width = files.parse_size(arguments.size, defaults)
+    height, width = files.parse_size(arguments.size, defaults) if arguments.size else (defaults.height, defaults.width)
 
     def chosen(name: str):
         value = getattr(arguments, name)
@@ -239,6 +239,7 @@ def _request(arguments: argparse.Namespace, prompt: str, references: tuple[str, 
         speed=arguments.speed or "exact",
         eight_bit=arguments.eight_bit,
         attention=arguments.attention or "auto",
+        loras=tuple(arguments.loras or ()),
     )
 
 

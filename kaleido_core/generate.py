@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer, load_vae
+from .checkpoints.lora import merge_lora, read_lora
 from .dit.attention import use_attention
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
@@ -67,7 +68,7 @@ class Request:
     the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
     ``clean_references`` turns pictures upright and lays transparency on white, which it does not. ``speed`` is one of
     ``SPEEDS``; all but "exact" change the clip a little, as do ``eight_bit`` (a format of ``quantize``) and the
-    ``attention`` kernel "sage".
+    ``attention`` kernel "sage". ``loras`` are files, each with ":strength" behind it or not.
     """
 
     prompt: str
@@ -91,6 +92,7 @@ class Request:
     speed: str = "exact"
     eight_bit: str | None = None
     attention: str = "auto"
+    loras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sigma_schedule(self.steps, self.shift)
@@ -158,12 +160,15 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     model = request.model if request.model == TINY else Path(request.model).expanduser()
     folder = model.parent if isinstance(model, Path) and not model.is_dir() else model
     # The smallest first: what is missing shows before the largest is read.
+    loras = [read_lora(given) for given in request.loras]
     tokenizer = load_tokenizer(request.tokenizer or request.text_encoder or folder)
     if request.model == TINY:
         tokenizer.length = TINY_CONTEXT_ROWS
     vae = load_vae(request.vae or folder)
     text_encoder = load_text_encoder(request.text_encoder or folder, dtype=dtype)
     dit = load_dit(model, dtype=dtype)
+    for lora in loras:
+        merge_lora(dit, lora, device)
     use_attention(dit, request.attention)
     if request.eight_bit:
         quantize(dit, request.eight_bit, device)

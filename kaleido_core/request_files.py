@@ -187,7 +187,7 @@ def read_record(path: Path) -> Record:
             raise DataError(
                 f"{path.name} has settings unknown to Kaleido {VERSION}: {sorted(unknown)}. Update Kaleido."
             )
-        request["references"] = tuple(request["references"])
+        request |= {"references": tuple(request["references"]), "loras": tuple(request.get("loras", ()))}
         return Record(
             kaleido=data["kaleido"],
             torch=data["torch"],

@@ -59,6 +59,14 @@ def test_a_replay_takes_weights_from_where_they_lie_now(stage: Stage):
     assert (stage.requests[1].seed, stage.requests[1].fps) == (4, 23.976)
 
 
+def test_a_replay_takes_the_recorded_loras_or_where_they_lie_now(stage: Stage):
+    generate("--prompt", "a fox", "--lora", "a.safetensors:0.5", "--lora", "b.safetensors", "--out", "fox.mp4")
+    assert generate("--replay", "fox.mp4") == 0
+    assert generate("--replay", "fox.mp4", "--lora", "moved.safetensors:0.5") == 0
+    recorded = ("a.safetensors:0.5", "b.safetensors")
+    assert [request.loras for request in stage.requests] == [recorded, recorded, ("moved.safetensors:0.5",)]
+
+
 def test_the_embedded_model_replays_to_the_bit(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64), "orange").save("a.png")

@@ -255,14 +255,21 @@ def export(tensors: Mapping[str, Tensor], layout: Layout, prefix: str | None = N
     prefix = layout.prefixes[0] if prefix is None else prefix
     parts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
-        for pattern, rule in _patterns(layout, theirs=False):
-            if match := pattern.fullmatch(name):
-                key = prefix + rule.theirs.format(i=match["i"] if "{i}" in rule.ours else "") + match["leaf"]
-                parts.setdefault(key, {})[rule.part] = tensor
+        for piece in theirs(name, layout):
+            parts.setdefault(prefix + piece.key, {})[piece.part] = tensor
     return {
         key: torch.cat([rows[part] for part in sorted(rows)]) if len(rows) > 1 else rows[0]
         for key, rows in parts.items()
     }
+
+
+def theirs(name: str, layout: Layout) -> list[Piece]:
+    """Where a layout keeps one tensor of ours, without its prefix; nowhere if it does not know the name."""
+    return [
+        Piece(rule.theirs.format(i=match["i"] if "{i}" in rule.ours else "") + match["leaf"], rule.part, rule.parts)
+        for pattern, rule in _patterns(layout, theirs=False)
+        if (match := pattern.fullmatch(name))
+    ]
 
 
 def _ours(name: str, layout: Layout) -> list[tuple[str, int, int]]:

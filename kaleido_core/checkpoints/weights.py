@@ -69,13 +69,13 @@ class Weights:
         if missing or surplus:
             raise CheckpointError(
                 f"{self.source.name} does not match a {self.kind} model; we took its layout for {self.detected}. "
-                f"Missing: {_listed(missing)}. Unexpected: {_listed(surplus)}. "
+                f"Missing: {listed(missing)}. Unexpected: {listed(surplus)}. "
                 "Check that it is this kind of model, complete, and not another variant (image to video, VACE, a LoRA)."
             )
         packed = [self.pieces[name].key for name in shapes if not self.stored_dtype(name).is_floating_point]
         if packed:
             raise CheckpointError(
-                f"{self.source.name} packs weights into integers ({_listed(packed)}); we read floating point and "
+                f"{self.source.name} packs weights into integers ({listed(packed)}); we read floating point and "
                 "scaled fp8. Use a bf16 or fp8_scaled version of this model."
             )
         wrong = [
@@ -85,7 +85,7 @@ class Weights:
         ]
         if wrong:
             raise CheckpointError(
-                f"{self.source.name} ({self.detected}) has tensors of another size: {_listed(wrong)}. "
+                f"{self.source.name} ({self.detected}) has tensors of another size: {listed(wrong)}. "
                 "The config must fit the file; leave it out to have it inferred."
             )
 
@@ -106,7 +106,7 @@ def _unrecognised(source: WeightSource, kind: Kind | None) -> str:
         return f"{source.name} is a {other.layout.kind} model ({other}); we need {wanted}. Pick the other file."
     names = ", ".join(sorted({layout.name for layout in LAYOUTS if kind in (None, layout.kind)}))
     return (
-        f"{source.name} is not {wanted} in a layout that we know ({names}). Its keys: {_listed(sorted(source.infos))}. "
+        f"{source.name} is not {wanted} in a layout that we know ({names}). Its keys: {listed(sorted(source.infos))}. "
         "Check that it is the right file."
     )
 
@@ -115,7 +115,7 @@ def _rows(tensor: Tensor, piece: Piece) -> Tensor:
     return tensor.chunk(piece.parts)[piece.part] if piece.parts > 1 else tensor
 
 
-def _listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[str]) -> str:
     items = list(items)
     more = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
     return (", ".join(items[:MAX_LISTED]) or "none") + more

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ BATCH_ROWS = 8192  # tokens at a time, so that neither their eight-bit copy nor 
 class EightBitLinear(nn.Module):
     """Stands for an ``nn.Linear``: ``weight`` ``[out in]`` in eight bits, float32 ``scale`` ``[out]``, ``bias``.
 
-    Inference only. What it gives has the dtype of what it gets.
+    Frozen: gradients pass through to its input alone. What it gives has the dtype of what it gets.
     """
 
     weight: Tensor
@@ -29,6 +30,9 @@ class EightBitLinear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
+        return _Differentiable.apply(x, self.weight, self.scale, self) if torch.is_grad_enabled() else self.compute(x)
+
+    def compute(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         return by_rows(self._apply_rows, (rows,), rows=BATCH_ROWS).unflatten(0, x.shape[:-1])
 
@@ -44,6 +48,28 @@ class EightBitLinear(nn.Module):
     @abstractmethod
     def multiply(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """Eight-bit rows ``[M in]`` and their scales ``[M 1]`` through the layer: ``[M out]`` of ``dtype``."""
+
+
+class _Differentiable(torch.autograd.Function):
+    """A layer with the gradient of its input: that of the weights scaled back, as if tokens were not rounded.
+
+    The weights are saved as what autograd knows, not found through the layer: by then they may have left the device.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, layer: EightBitLinear) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        return layer.compute(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (weight, scale) = gradients, ctx.saved_tensors
+        return gradient @ scale_back(weight, scale[:, None], gradient.dtype), None, None, None
+
+
+def scale_back(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Eight-bit ``[M K]`` and float32 ``[M 1]`` -> ``[M K]`` of ``dtype``, without a float32 copy of the whole."""
+    return by_rows(lambda values, scale: (values.float() * scale).to(dtype), (values, scale))
 
 
 def row_scale(rows: Tensor, limit: float) -> Tensor:

@@ -128,7 +128,7 @@ def test_sources_that_do_not_fit_leave_nothing(stored, write, tmp_path):
         convert(write(tensors), tmp_path / "out.safetensors")
     with pytest.raises(ConfigError, match="ending in"):
         convert(write(tensors), tmp_path / "out.pt")
-    with pytest.raises(ConfigError, match="bf16, fp16, fp8_scaled"):
+    with pytest.raises(ConfigError, match="bf16, fp16, fp32, fp8_scaled"):
         convert(write(tensors), tmp_path / "out.safetensors", dtype="int3")  # type: ignore[arg-type]
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 

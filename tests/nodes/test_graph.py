@@ -44,8 +44,8 @@ def sample_node(pack: Pack, model: Any, positive: Any, negative: Any, latent: An
     return result["samples"]
 
 
-def core_latent(pictures: list[Any], batch: int, cfg: float = CFG) -> Tensor:
-    models = load_models(Request(prompt=PROMPT))
+def core_latent(pictures: list[Any], batch: int, cfg: float = CFG, loras: tuple[str, ...] = ()) -> Tensor:
+    models = load_models(Request(prompt=PROMPT, loras=loras))
     context, negative = encode_text(models, [PROMPT, NEGATIVE]).chunk(2)
     references = encode_references(models.vae.encode, pictures, SIZE)
     noise = initial_noise(SIZE.latent_shape(batch=batch), SEED)

@@ -100,3 +100,12 @@ def test_eight_bit_blocks_can_visit(form):
 def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match="fp8 and int8"):
         quantize(KaleidoDiT(DiTConfig(1, 64, 2, 96, 32)), "fp4")
+
+
+@forms
+def test_gradients_reach_a_layers_input_through_its_weights_scaled_back(form, layer):
+    eight, x = FORMATS[form](layer), values(2, 5, 64).requires_grad_()
+    towards = values(2, 5, 48, seed=1)
+    (gradient,) = torch.autograd.grad(eight(x), x, towards)
+    assert torch.allclose(gradient, towards @ (eight.weight.float() * eight.scale[:, None]), atol=1e-5)
+    assert not eight(x.detach()).requires_grad
