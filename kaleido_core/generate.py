@@ -15,7 +15,7 @@ from .checkpoints.lora import merge_lora, read_lora
 from .dit.attention import use_attention
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
-from .placement import ON_CPU, TEXT_WORK, Placement, place, work_of_transformer
+from .placement import ON_CPU, TEXT_WORK, Placement, place, within_memory, work_of_transformer
 from .quantization.quantize import quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .sampling.sampler import OnStep
@@ -208,7 +208,8 @@ def render(
     latent = sample_somewhere(models, request, cond, replace(cond, context=negative), on_step)
 
     tell("decoding")
-    frames = to_frames(models.placement.decode(models.vae, latent))
+    pixels = within_memory(models.placement, models.vae, lambda placement: placement.decode(models.vae, latent))
+    frames = to_frames(pixels)
     return Result(frames, latent.cpu(), tuple(np.asarray(view) for view in views))
 
 
@@ -216,17 +217,16 @@ def sample_somewhere(
     models: Models, request: Request, cond: Conditioning, uncond: Conditioning, on_step: OnStep | None
 ) -> Tensor:
     """The clean latent; from the beginning again, with less of the model on the device, should its memory run out."""
-    dit, placement = models.dit, models.placement
+    dit = models.dit
     noise = initial_noise(request.size.latent_shape(dit.config.latent_channels), request.seed).to(models.device)
     sigmas, speed = sigma_schedule(request.steps, request.shift), speed_of(request.speed)
-    work = work_of_transformer(dit, request.size, len(cond.references))
-    while True:
-        try:
-            with placement.at_work(dit, work):
-                return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, on_step)
-        except torch.OutOfMemoryError:
-            pass  # its traceback holds the memory that the next try needs
-        placement = placement.smaller(dit)
+    work = work_of_transformer(dit, request.size, len(cond.references), cached=speed.drift > 0)
+
+    def run(placement: Placement) -> Tensor:
+        with placement.at_work(dit, work):
+            return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, on_step)
+
+    return within_memory(models.placement, dit, run)
 
 
 def encode_text(models: Models, texts: list[str]) -> Tensor:

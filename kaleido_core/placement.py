@@ -1,7 +1,7 @@
 """Where the parts of a model work: on one device for good, or one after the other within some of its memory."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,8 @@ logger = logging.getLogger("kaleido.placement")
 RESERVE = GIB // 2  # of the device: its own context, and what its allocator cannot use
 TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
 # Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py).
-TRANSFORMER_COPIES = 5.8
+TRANSFORMER_COPIES = 5.2
+CACHED_COPIES = 4  # of the step cache: two for each branch of the guidance
 DECODED_PIXELS = 2**20  # in one pass: small clips decode three times quicker whole, large ones frame by frame
 STEP_DOWN = 0.8
 
@@ -71,6 +72,16 @@ class Placement:
 ON_CPU = Placement(torch.device("cpu"))
 
 
+def within_memory(placement: Placement, model: nn.Module, run: Callable[[Placement], Tensor]) -> Tensor:
+    """``run(placement)``, with ever less of ``model`` on the device should its memory run out."""
+    while True:
+        try:
+            return run(placement)
+        except torch.OutOfMemoryError:
+            pass  # its traceback holds the memory that the next try needs
+        placement = placement.smaller(model)
+
+
 def place(device: torch.device, parts: tuple[nn.Module, ...], room: int | None) -> Placement:
     """Move the ``parts`` to ``device`` if they fit there at once with as much again as RESERVE; else leave them.
 
@@ -95,13 +106,17 @@ def resident_blocks(model: nn.Module, room: float) -> int:
     return max(0, int((room - others) // largest) - SLOTS)
 
 
-def work_of_transformer(dit: nn.Module, size: VideoSize | None, references: int = 3) -> float:
-    """Bytes that a forward holds beside the weights; for the largest usual clip without a ``size``."""
+def work_of_transformer(dit: nn.Module, size: VideoSize | None, references: int = 3, cached: bool = False) -> float:
+    """Bytes that a forward holds beside the weights; for the largest usual clip without a ``size``.
+
+    ``cached``: with the step cache.
+    """
     assert isinstance(dit, KaleidoDiT)
     size = size or VideoSize(81, 512, 896)
     _, _, frames, height, width = size.latent_shape()
     tokens = (frames + references) * (height // 2) * (width // 2)
-    return TRANSFORMER_COPIES * tokens * dit.config.width * next(dit.parameters()).itemsize
+    copies = TRANSFORMER_COPIES + CACHED_COPIES * cached
+    return copies * tokens * dit.config.width * next(dit.parameters()).itemsize
 
 
 def size_of(model: nn.Module) -> int:

@@ -1,11 +1,13 @@
-"""Steps that treat each row alone: one kernel on a GPU, a few rows at a time elsewhere.
+"""Steps that treat each row alone: one kernel on a graphics card, a few rows at a time elsewhere.
 
-Written out plainly, each of them would hold several float32 copies of all activations.
+Written out plainly, each of them would hold several float32 copies of all activations. The kernel is that of
+``row_kernels.py``, or what ``torch.compile`` makes of the step where gradients are wanted.
 """
 
 import functools
 import logging
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 logger = logging.getLogger("kaleido.rowwise")
 
 ROWS = 2048  # at a time: 40 MiB in float32 at width 5120, which stays in a cache
+LIMIT = 64  # kernels of one function, for different dtypes, widths and modes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,29 +26,38 @@ Step = Callable[..., Tensor]
 def rowwise(count: int) -> Callable[[Step], Step]:
     """For a function whose first ``count`` arguments, and result, have their rows (tokens) on axis -2.
 
-    The numbers are those of the plain function: on a GPU with Triton within its rounding, elsewhere to the bit.
+    The numbers are those of the plain function: on a card with Triton rounded once, at the end; elsewhere to the bit.
     """
 
     def decorate(function: Step) -> Step:
-        in_one_kernel = fused(function)
+        in_one_kernel = fused(function, lambda *arguments: by_rows(function, arguments[:count], arguments[count:]))
 
         @functools.wraps(function)
         def run(*arguments: Any) -> Tensor:
-            if torch.compiler.is_compiling() or can_fuse(arguments[0]):
-                return in_one_kernel(*arguments)
-            return by_rows(function, arguments[:count], arguments[count:])
+            return in_one_kernel(*arguments)
 
         return run
 
     return decorate
 
 
-def by_rows(function: Step, tensors: tuple[Tensor, ...], rest: tuple[Any, ...] = (), rows: int = ROWS) -> Tensor:
-    """``function(*tensors, *rest)``, ``rows`` of axis -2 of the ``tensors`` at a time; all at once for gradients."""
+def by_rows(
+    function: Step,
+    tensors: tuple[Tensor, ...],
+    rest: tuple[Any, ...] = (),
+    rows: int = ROWS,
+    into: Tensor | None = None,
+) -> Tensor:
+    """``function(*tensors, *rest)``, about ``rows`` of axis -2 of the ``tensors`` at a time; at once for gradients.
+
+    The parts are of equal size, because a short last one leaves a GPU half empty. ``into`` may be one of ``tensors``:
+    the results are then written where the rows lay that they were made of.
+    """
     length = tensors[0].shape[-2]
     if length <= rows or torch.is_grad_enabled():
         return function(*tensors, *rest)
-    result: Tensor | None = None
+    result = into
+    rows = -(-length // round(length / rows))
     for start in range(0, length, rows):
         size = min(rows, length - start)
         part = function(*(tensor.narrow(-2, start, size) for tensor in tensors), *rest)
@@ -62,26 +74,54 @@ def can_fuse(x: Tensor) -> bool:
     return x.is_cuda and _works
 
 
-def fused(function: Callable[P, T]) -> Callable[P, T]:
-    """``function``, compiled at its first use on a GPU; elsewhere, or where no compiler works, as it is."""
+def fused(function: Callable[P, T], otherwise: Callable[P, T] | None = None) -> Callable[P, T]:
+    """``function`` as one kernel on a card; elsewhere, or where no compiler works, ``otherwise`` or as it is."""
     compiled: Callable[P, T] | None = None
+    plain = otherwise or function
 
     @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> T:
         nonlocal compiled
-        x = arguments[0]
-        if torch.compiler.is_compiling() or not (isinstance(x, Tensor) and can_fuse(x)):
+        if torch.compiler.is_compiling():
             return function(*arguments, **named)
-        compiled = compiled or torch.compile(function)
+        x = arguments[0]
+        if not (isinstance(x, Tensor) and can_fuse(x)):
+            return plain(*arguments, **named)
         try:
+            if not torch.is_grad_enabled() and x.stride(-1) == 1:
+                return getattr(_kernels(), function.__name__)(*arguments, **named)
+            compiled = compiled or _compile(function)
+            _keep_widths(arguments)
             return compiled(*arguments, **named)
         except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # whatever a compiler and its toolchain may come up with
             _give_up(error)
-            return function(*arguments, **named)
+            return plain(*arguments, **named)
 
     return run
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    from . import row_kernels  # not everywhere is there a Triton
+
+    return row_kernels
+
+
+def _compile(function: Callable[P, T]) -> Callable[P, T]:
+    # Past its limit of kernels a function would silently run as written, with float32 copies of all activations.
+    torch._dynamo.config.recompile_limit = max(LIMIT, torch._dynamo.config.recompile_limit)
+    return torch.compile(function)
+
+
+def _keep_widths(arguments: tuple[object, ...]) -> None:
+    """Rows change from call to call, widths hardly: a kernel for each width knows its strides."""
+    for x in arguments:
+        if isinstance(x, Tensor):
+            torch._dynamo.mark_static(x, x.ndim - 1)
+            if x.ndim > 1 and x.shape[-2] > 1:
+                torch._dynamo.maybe_mark_dynamic(x, x.ndim - 2)
 
 
 _works = True

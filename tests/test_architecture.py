@@ -13,7 +13,7 @@ RINGS = ("kaleido_core", "nodes", "training")
 
 # Each may import only what stands to its left; names in one set do not import one another.
 ORDER = (
-    {"errors"},
+    {"errors", "row_kernels"},
     {"config", "rowwise"},
     {"shapes"},
     {
@@ -44,6 +44,9 @@ SPECIAL = {
     "request_files": {"PIL"},
     "text": {"ftfy", "sentencepiece"},
     "dit": {"sageattention"},
+    "row_kernels": {"triton"},  # where it is installed
+    "quantization": {"triton"},
+    "vae": {"triton"},
     "cli": {"tqdm"},
 }
 MAX_FILE_LINES = 300

@@ -29,15 +29,16 @@ def r_rope_positions(
             f"Expect subjects to bleed; stay within {offset * 16} pixels a side.",
         )
     parts = [
-        _grid_positions(reference_grid, device) + torch.tensor((index, offset, offset), device=device)
+        _grid_positions(reference_grid, (index, offset, offset), device)
         for index, reference_grid in enumerate(reference_grids)
     ]
-    return torch.cat([*parts, _grid_positions(grid, device)])
+    return torch.cat([*parts, _grid_positions(grid, (0, 0, 0), device)])
 
 
-def _grid_positions(grid: Grid, device: torch.device | str | None) -> Tensor:
-    """All (t, row, column) of a grid, row-major: ``[T*h*w 3]``."""
-    return torch.cartesian_prod(*(torch.arange(length, device=device) for length in grid))
+def _grid_positions(grid: Grid, first: Grid, device: torch.device | str | None) -> Tensor:
+    """All (t, row, column) of a grid that begins at ``first``, row-major: ``[T*h*w 3]``."""
+    axes = (torch.arange(start, start + length, device=device) for start, length in zip(first, grid, strict=True))
+    return torch.cartesian_prod(*axes)
 
 
 def axis_widths(head_width: int) -> tuple[int, int, int]:

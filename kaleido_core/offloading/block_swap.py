@@ -29,8 +29,8 @@ def block_swap(
     there, and stay there, no longer pinned, afterwards. Those beyond that, or mapped from a file larger than the main
     memory, pass through two pinned buffers of a block's size.
 
-    Blocks may be called in any order; that of ``blocks`` is fast. Gradients need frozen visitors that are called under
-    ``torch.utils.checkpoint``, and copies are not hidden then; backward through other visitors raises an error.
+    Blocks may be called in any order; that of ``blocks`` is fast. Gradients need frozen visitors, and copies are not
+    hidden then; call them under ``torch.utils.checkpoint``, or autograd keeps every visitor on the device.
 
     Raises ``ConfigError`` for a negative ``resident`` and for a visitor whose own weights want gradients.
     """
@@ -40,7 +40,9 @@ def block_swap(
     lane = open_lane(device)
     visitors = choose_visitors(model, resident)
     if pinned_bytes is None:
-        pinned_bytes = free_memory() // 2 if device.type == "cuda" else 0
+        # What moves into pinned memory leaves as much behind.
+        moving = sum(visitor.moving for visitor in visitors)
+        pinned_bytes = (free_memory() + moving) // 2 if device.type == "cuda" else 0
     with ExitStack() as stack:
         pinned = PinnedMemory(lane)
         stack.callback(pinned.release)
@@ -140,10 +142,7 @@ class _Ring:
         if self._recorded is None:
             self._load_after(self._index[block])
             return
-        self._recorded.go_home()
-        for weight in self._recorded.weights:
-            # Autograd may have kept the parameter itself, now elsewhere: let it say so instead of reading it.
-            torch.autograd.graph.increment_version(weight.tensor)
+        self._recorded.take_back()
         self._recorded = None
 
     def _enter_recorded(self, visitor: Visitor) -> None:
@@ -155,7 +154,7 @@ class _Ring:
             )
         place = torch.empty_like(self._slots[0].place[: visitor.size])
         visitor.gather(place)
-        visitor.move_in(place)
+        visitor.lend(place)
         self._recorded = visitor
 
     def _load_after(self, index: int) -> None:

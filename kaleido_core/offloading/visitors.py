@@ -21,7 +21,7 @@ class Weight:
         self._device = self.home.device
         # Memory that torch did not allocate is a mapped file: letting go of it frees nothing, and it is the home to
         # return to. All else is let go of as soon as it has moved, so that it never takes memory twice.
-        self._mapped = None if self.home.untyped_storage().resizable() else self.home
+        self._file = None if self.home.untyped_storage().resizable() else self.home
 
     def within(self, block_bytes: Tensor) -> Tensor:
         """This weight as a view of its block's bytes, uint8 ``[size of the block]``."""
@@ -34,7 +34,11 @@ class Weight:
 
     def restore(self) -> None:
         """Put the parameter back to where it was before any of this."""
-        self.tensor.data = self.home.to(self._device) if self._mapped is None else self._mapped
+        self.tensor.data = self.home.to(self._device) if self._file is None else self._file
+
+    @property
+    def mapped(self) -> bool:
+        return self._file is not None
 
 
 class Visitor:
@@ -45,10 +49,16 @@ class Visitor:
         self.weights: list[Weight] = []
         self.size = 0
         self.pinned: Tensor | None = None  # uint8 [size] or more, the home of all weights
+        self._lent: dict[Tensor, Tensor] = {}
         for tensor in tensors:
             weight = Weight(tensor, self.size)
             self.weights.append(weight)
             self.size += -(-weight.size // ALIGNMENT) * ALIGNMENT
+
+    @property
+    def moving(self) -> int:
+        """Bytes of main memory that are free once the weights have moved."""
+        return sum(weight.size for weight in self.weights if not weight.mapped and weight.home.device.type == "cpu")
 
     def settle(self, pinned: Tensor | None) -> None:
         """Live on the host: in pinned bytes, or where the weights are already unless that is the device."""
@@ -73,6 +83,22 @@ class Visitor:
         for weight in self.weights:
             weight.tensor.data = weight.home
 
+    def lend(self, place: Tensor) -> None:
+        """Compute with tensors of their own in ``place``: autograd may keep those, and they stay where they are."""
+        self._exchange({weight.tensor: _like(weight.tensor, weight.within(place)) for weight in self.weights})
+
+    def take_back(self) -> None:
+        """Put the block's own tensors back."""
+        self._exchange({lent: own for own, lent in self._lent.items()})
+
+    def _exchange(self, others: dict[Tensor, Tensor]) -> None:
+        self._lent = others
+        for module in self.block.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and tensor in others:
+                        tensors[name] = others[tensor]  # pyright: ignore[reportArgumentType] of the same kind
+
     @torch.inference_mode(False)
     def restore(self) -> None:
         for weight in self.weights:
@@ -96,6 +122,10 @@ def choose_visitors(model: nn.Module, resident: int) -> list[Visitor]:
         for name in names
     ]
     return [visitor for visitor in visitors if visitor.size]
+
+
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    return nn.Parameter(values, requires_grad=False) if isinstance(tensor, nn.Parameter) else values
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

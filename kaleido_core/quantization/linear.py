@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rowwise import by_rows
-
-BATCH_ROWS = 8192  # tokens at a time, so that neither their eight-bit copy nor a float32 result is large
+from ..rowwise import by_rows, fused
 
 
 class EightBitLinear(nn.Module):
@@ -18,6 +16,8 @@ class EightBitLinear(nn.Module):
     Frozen: gradients pass through to its input alone. What it gives has the dtype of what it gets.
     """
 
+    dtype: torch.dtype  # of the values
+    limit: float  # the largest of them
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
@@ -33,17 +33,11 @@ class EightBitLinear(nn.Module):
         return _Differentiable.apply(x, self.weight, self.scale, self) if torch.is_grad_enabled() else self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        return by_rows(self._apply_rows, (rows,), rows=BATCH_ROWS).unflatten(0, x.shape[:-1])
+        values, scale = self.quantise(x.reshape(-1, x.shape[-1]))
+        return self.multiply(values, scale, x.dtype).unflatten(0, x.shape[:-1])
 
-    def _apply_rows(self, rows: Tensor) -> Tensor:
-        values, scale = self.quantise(rows)
-        return self.multiply(values, scale, rows.dtype)
-
-    @staticmethod
-    @abstractmethod
-    def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
-        """``[M K]`` -> eight-bit values ``[M K]`` and float32 scales ``[M 1]``: rows = values * scales."""
+    def quantise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return quantise_rows(rows, self.limit, self.dtype)
 
     @abstractmethod
     def multiply(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -72,10 +66,16 @@ def scale_back(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return by_rows(lambda values, scale: (values.float() * scale).to(dtype), (values, scale))
 
 
-def row_scale(rows: Tensor, limit: float) -> Tensor:
-    """Float32 ``[M 1]``: what the largest number of each row is over ``limit``; 1 for a row of zeros."""
+@fused
+def quantise_rows(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``[M K]`` -> values of ``dtype`` ``[M K]`` and float32 scales ``[M 1]``: rows = values * scales.
+
+    The largest number of each row becomes ``limit``; a row of zeros has the scale 1.
+    """
     largest = rows.abs().amax(-1, keepdim=True).float()
-    return torch.where(largest > 0, largest / limit, 1.0)
+    scale = torch.where(largest > 0, largest / limit, 1.0)
+    scaled = (rows.float() / scale).clamp(-limit, limit)
+    return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scale
 
 
 def replace_linears(blocks: Iterable[nn.Module], kind: type[EightBitLinear]) -> None:

@@ -30,6 +30,9 @@ from .layers import (
     NormSiLU,
     ResidualBlock,
     Upsample,
+    finest,
+    full_size,
+    piece_frames,
     through,
 )  # fmt: skip
 from .model import MULTIPLIERS, WanVAE, chunks, encodable, room_for_pixels
@@ -163,9 +166,7 @@ def _run(layers: Layers, tile: Tile, pieces: Iterable[Tensor]) -> Iterator[Tenso
     """What the layers make of a tile, chunk by chunk."""
     history: History = {}
     for x in pieces:
-        for at, layer in enumerate(layers, start=1):
-            x = tile.keep(layer(x, history), layer, at)
-        yield x
+        yield through(layers, x, history, tile.keep)
 
 
 def _fill(room: Tensor, pieces: Iterable[Tensor]) -> None:
@@ -237,20 +238,38 @@ def _peak(vae: WanVAE, clip: Grid, tile: int, low: Layers, chunk: int) -> int:
 def _numbers(layers: Layers, tile: Tile, frames: int) -> int:
     """How many numbers the layers keep of a tile's past, and hold at once at work on ``frames`` of their input."""
     past = work = 0
+    fine = finest(layers)
+    few = piece_frames(full_size(layers[fine.start], tile.area(fine.start))) if fine else 0
     for at, layer in enumerate(layers):
         area = tile.area(at)
         past += area * sum(_remembered(inner) for inner in layer.modules())
-        if isinstance(layer, ResidualBlock):
-            channels, out_channels = (inner.gamma.numel() for inner in layer.modules() if isinstance(inner, NormSiLU))
-            lengths = 3 * frames  # of the vectors that the norm divides by
-            work = max(work, area * (channels * frames + out_channels * (2 * frames + LOOK_BACK) + lengths))
-        elif isinstance(layer, FrameAttention):
-            work = max(work, area * frames * 9 * layer.norm.gamma.numel())  # query, key and value twice
-        elif isinstance(layer, Upsample) and layer.time_conv:
+        now = min(frames, few) if at in fine else frames
+        held = _held(layers, tile, frames) if at in fine else 0
+        work = max(work, held + area * _work(layer, now))
+        if isinstance(layer, Upsample) and layer.time_conv:
             frames *= 2
         elif isinstance(layer, Downsample) and layer.time_conv:
             frames //= 2
     return past + work
+
+
+def _work(layer: nn.Module, frames: int) -> int:
+    """Numbers a cell that a layer holds at once at work on ``frames``."""
+    if isinstance(layer, ResidualBlock):
+        channels, out_channels = (inner.gamma.numel() for inner in layer.modules() if isinstance(inner, NormSiLU))
+        lengths = 3 * frames  # of the vectors that the norm divides by
+        return channels * frames + out_channels * (2 * frames + LOOK_BACK) + lengths
+    if isinstance(layer, FrameAttention):
+        return frames * 9 * layer.norm.gamma.numel()  # query, key and value twice
+    return 0
+
+
+def _held(layers: Layers, tile: Tile, frames: int) -> int:
+    """Numbers of the chunk at half resolution that waits for, or comes of, the finest layers."""
+    fine = finest(layers)
+    layer, at = (layers[fine.start], fine.start) if fine.start else (layers[fine[-1]], fine.stop)
+    assert isinstance(layer, Upsample | Downsample)
+    return tile.area(at) * frames * layer.resample[1].in_channels  # pyright: ignore - a convolution
 
 
 def _remembered(layer: nn.Module) -> int:

@@ -1,5 +1,7 @@
 """Gradients through blocks that visit the device."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kaleido_core import block_swap
 from kaleido_core.errors import ConfigError
+from kaleido_core.offloading.visitors import Visitor
 
 from .conftest import SHARES, budget, linears, run
 
@@ -35,10 +38,29 @@ def test_gradients_through_checkpointed_frozen_visitors_are_those_of_the_whole_m
     assert torch.equal(adapter, torch.full((6,), 2.0))
 
 
-def test_gradients_that_would_read_other_weights_are_an_error(dit):
-    model, x = linears(5), torch.randn(3, 6, requires_grad=True)
-    with block_swap(model, 0, "cpu"), pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        model(x).sum().backward()
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_the_way_back_reads_the_weights_on_the_device_and_not_those_at_home(again, monkeypatch):
+    gather = Visitor.gather
+    monkeypatch.setattr(Visitor, "gather", lambda visitor, place: (gather(visitor, place), double(visitor, place)))
+
+    def double(visitor, place):  # what computes here is then told from what lies at home
+        for weight in visitor.weights:
+            weight.within(place).mul_(2)
+
+    model, x = linears(2), torch.randn(3, 6, requires_grad=True)
+    doubled = copy.deepcopy(model)
+    for parameter in doubled.parameters():
+        parameter.data.mul_(2)
+    with block_swap(model, 0, "cpu"):
+        y = x
+        for block in model.blocks:
+            y = checkpoint(block, y, use_reentrant=False) if again else block(y)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    (expected,) = torch.autograd.grad(doubled(x).square().sum(), x)
+    assert torch.equal(gradient, expected)
+
+
+def test_weights_that_want_gradients_may_not_visit(dit):
     with block_swap(dit.requires_grad_(True), 0, "cpu"):
         with pytest.raises(ConfigError, match="no_grad"):
             run(dit)

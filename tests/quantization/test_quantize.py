@@ -7,7 +7,7 @@ from torch import nn
 from kaleido_core import DiTConfig, KaleidoDiT, load_dit
 from kaleido_core.errors import ConfigError
 from kaleido_core.offloading.block_swap import block_swap
-from kaleido_core.quantization import linear
+from kaleido_core.quantization import int8
 from kaleido_core.quantization.quantize import FORMATS, quantize
 
 forms = pytest.mark.parametrize("form", FORMATS)
@@ -55,13 +55,11 @@ def test_any_number_of_tokens_and_rows_of_zeros(form, layer, count):
     assert torch.allclose(torch.cat([eight(row[None]) for row in values(count, 64)]), whole, atol=1e-5)
 
 
-@forms
-def test_tokens_a_few_at_a_time_give_the_same_bits(form, layer, monkeypatch):
-    eight, x = FORMATS[form](layer), values(3, 11, 64)
+def test_int8_tokens_a_few_at_a_time_give_the_same_bits(layer, monkeypatch):
+    eight, x = FORMATS["int8"](layer), values(3, 11, 64)
     whole = eight(x)
-    monkeypatch.setattr(linear, "BATCH_ROWS", 32)
-    with torch.no_grad():
-        assert torch.equal(eight(x), whole)
+    monkeypatch.setattr(int8, "BATCH_ROWS", 16)
+    assert torch.equal(eight(x), whole)
 
 
 @forms

@@ -136,11 +136,11 @@ def full_width() -> WanVAE:
 
 
 @pytest.mark.parametrize("way", ["encode", "decode"])
-def test_a_quarter_of_the_picture_takes_about_a_third_of_the_memory(full_width, peak_of, way):
+def test_a_quarter_of_the_picture_takes_less_than_two_fifths_of_the_memory(full_width, peak_of, way):
     given = torch.empty(MAPS[way], device="meta")
     plain = peak_of(lambda: PLAIN[way](full_width, given))
     tiled = peak_of(lambda: TILED[way](full_width, given, (256, 448)))
-    assert tiled - RESULT[way] <= 0.33 * (plain - RESULT[way])
+    assert tiled - RESULT[way] <= 0.4 * (plain - RESULT[way])
 
 
 @pytest.mark.parametrize("tile", [(512, 896), (256, 448), (168, 448)])
