@@ -43,15 +43,20 @@ def drop_text(
     return ["" if generator.choice(2, p=[1 - rate, rate]) else caption for caption in captions]
 
 
-def flow_matching_losses(model: Model, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Mean squared velocity error of each sample, float32 ``[B]``: on video tokens only, the same at every sigma.
+def squared_errors(model: Model, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Squared error of the velocity in every cell of the latent, float32 ``[B 16 T H W]``.
 
     ``noise`` has the latent's shape; ``sigma`` ``[B]`` in 0..1 is used as it is (shift it beforehand).
     """
     level = sigma.view(-1, 1, 1, 1, 1)
     noisy = (1 - level) * batch.latent + level * noise
     velocity = model(noisy, sigma, batch.context, batch.references)
-    return (velocity - (noise - batch.latent)).float().square().flatten(1).mean(1)
+    return (velocity - (noise - batch.latent)).float().square()
+
+
+def flow_matching_losses(model: Model, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Mean of ``squared_errors`` over each sample, ``[B]``: on video tokens only, the same at every sigma."""
+    return squared_errors(model, batch, noise, sigma).flatten(1).mean(1)
 
 
 def flow_matching_loss(model: Model, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -10,15 +10,17 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from kaleido_core import KALEIDO_14B, DiTConfig, KaleidoDiT, VideoSize
-from kaleido_core.dit.attention import attention, fastest_kernel, use_attention
+from kaleido_core.dit.attention import attention, fastest_kernel, split_heads, use_attention
 from kaleido_core.offloading.memory_plan import forward_flops
 from kaleido_core.quantization.quantize import FORMATS, quantize
 
@@ -26,7 +28,8 @@ GIB = 2**30
 TEXT_ROWS = 512
 WORK = VideoSize(81, 512, 896)
 SMALL = DiTConfig(num_layers=2, width=256, num_heads=2, mlp_width=704, text_width=128)
-FORMS = ("compiled", *FORMATS)  # besides the exact one
+EXACT = "exact bf16"
+FORMS = (EXACT, *FORMATS, "compiled")
 GROWTH_FRAMES = (9, 17, 33, 49, 81, 121)
 
 
@@ -109,18 +112,23 @@ def _memory(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+@torch.no_grad()
 def limit(config: DiTConfig, tokens: int, device: torch.device) -> list[Measure]:
-    """What the matrix products and the attention of a forward take, one of each kind timed and multiplied."""
+    """What the matrix products and the attention of a forward take alone, each as often in a row as a forward asks.
+
+    A card that works for seconds is slower than in a burst: it heats up.
+    """
     width, hidden, layers = config.width, config.mlp_width, config.num_layers
 
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device).bfloat16()
+
     def product(rows: int, into: int, out: int) -> Callable[[], object]:
-        a, b = (torch.randn(*shape, device=device).bfloat16() for shape in ((rows, into), (into, out)))
-        return lambda: a @ b
+        x, weight, bias = draw(rows, into), draw(out, into), draw(out)
+        return lambda: linear(x, weight, bias)
 
     def look(rows: int) -> Callable[[], object]:
-        shape = (1, config.num_heads, tokens, config.head_width)
-        query = torch.randn(shape, device=device).bfloat16()
-        key, value = (torch.randn(1, shape[1], rows, shape[3], device=device).bfloat16() for _ in range(2))
+        query, key, value = (split_heads(draw(1, n, width), config.num_heads) for n in (tokens, rows, rows))
         return lambda: attention(query, key, value)
 
     parts = [  # name, one of it, how many in a block
@@ -131,25 +139,28 @@ def limit(config: DiTConfig, tokens: int, device: torch.device) -> list[Measure]
         ("attention", look(tokens), 1),
         ("attention to text", look(TEXT_ROWS), 1),
     ]
-    found = []
-    for name, call, count in parts:
-        one, times = measure(name, call, device), layers * count
-        found.append(Measure(name, times * one.seconds, times * one.least, times * one.most, 0.0))
+    found = [measure(name, partial(_repeat, call, layers * count), device) for name, call, count in parts]
     total = {column: sum(getattr(one, column) for one in found) for column in ("seconds", "least", "most")}
     return [*found, Measure("limit", **total, peak=0.0)]
 
 
+def _repeat(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
+
+
 @torch.no_grad()
-def forwards(config: DiTConfig, inputs: Inputs, device: torch.device) -> list[Measure]:
+def forwards(config: DiTConfig, inputs: Inputs, device: torch.device) -> Iterator[Measure]:
     """The exact forward, then what may be asked for: compiled blocks, eight bits."""
-    exact, first = forward_as("exact bf16", config, inputs, device, None)
-    found = [first]
+    exact = None
     for form in FORMS:
         try:
-            found.append(forward_as(form, config, inputs, device, exact)[1])
+            velocity, found = forward_as(form, config, inputs, device, exact)
         except Exception as reason:  # one way that fails must not cost the others' figures
             print(f"{form}: {type(reason).__name__}: {str(reason)[:300]}")
-    return found
+            continue
+        exact = velocity if form == EXACT else exact
+        yield found
 
 
 def forward_as(
@@ -163,7 +174,7 @@ def forward_as(
         use_attention(dit, kernel)  # what is compiled cannot measure
         for block in dit.blocks:
             block.compile(dynamic=False)
-    elif exact is not None:
+    elif form != EXACT:
         quantize(dit, form)
     arguments = inputs.latent, inputs.sigma, inputs.context, inputs.references
     velocity = dit(*arguments)
@@ -209,15 +220,16 @@ def main() -> None:
     config, size = (SMALL, VideoSize(17, 128, 128)) if arguments.small else (KALEIDO_14B, WORK)
     inputs = random_inputs(config, size, 3, device)
     tokens = (size.latent_frames + 3) * (size.height // 16) * (size.width // 16)
-    bounds = limit(config, tokens, device)
-    found = [*bounds, *forwards(config, inputs, device)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
-    report = {"device": name, "torch": torch.__version__, "tokens": tokens, "config": asdict(config)}
-    print(f"{name}, torch {torch.__version__}, {tokens} tokens\n{table(found, bounds[-1].seconds)}", flush=True)
-    report["measures"] = [asdict(one) for one in found]
     arguments.out.mkdir(parents=True, exist_ok=True)
     place = arguments.out / "benchmark.json"
-    place.write_text(json.dumps(report, indent=1) + "\n")  # growth takes long: what is known is kept
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    report = {"device": name, "torch": torch.__version__, "tokens": tokens, "config": asdict(config)}
+    found = bounds = limit(config, tokens, device)
+    for one in forwards(config, inputs, device):
+        found = [*found, one]
+        report["measures"] = [asdict(one) for one in found]
+        place.write_text(json.dumps(report, indent=1) + "\n")  # what is known is kept, whatever comes
+    print(f"{name}, torch {torch.__version__}, {tokens} tokens\n{table(found, bounds[-1].seconds)}", flush=True)
     if arguments.growth:
         report["growth"] = growth(config, device)
         place.write_text(json.dumps(report, indent=1) + "\n")
