@@ -37,7 +37,7 @@ STEPS = 40
 def config_of(folder: Path, cache: Path, **sections: object) -> Config:
     usual = {
         "run": RunConfig(str(folder), STEPS, batch=2, seed=7, log_every=1),
-        "checkpoint": CheckpointConfig(every=1, keep=2),
+        "checkpoint": CheckpointConfig(every=1, keep=2, weights=False),
     }
     return small_config(cache.parent, **(usual | sections))
 
