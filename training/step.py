@@ -23,16 +23,20 @@ class Batch:
     references: tuple[Tensor, ...] = ()
 
 
-def sample_sigma(count: int, generator: torch.Generator) -> Tensor:
-    """``[count]`` noise levels in 0..1: the sigmoid of a standard normal, before the shift."""
-    return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device))
+def sample_sigma(count: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """``[count]`` noise levels in 0..1: the sigmoid of a normal, the standard one by default; before the shift."""
+    return torch.sigmoid(mean + std * torch.randn(count, generator=generator, device=generator.device))
 
 
 def shift_sigma(sigma: Tensor, latent_size: Sequence[int]) -> Tensor:
     """Push noise levels towards 1 for larger frames; ``latent_size`` ends with the latent's (H, W)."""
     height, width = latent_size[-2:]
     tokens = (height // 2) * (width // 2)
-    shift = math.exp(SHIFT_START + (tokens - 256) * SHIFT_SLOPE)
+    return shift_by(sigma, math.exp(SHIFT_START + (tokens - 256) * SHIFT_SLOPE))
+
+
+def shift_by(sigma: Tensor, shift: float) -> Tensor:
+    """Push noise levels in 0..1 towards 1; ``shift`` 1 changes nothing."""
     return shift / (shift + 1 / sigma - 1)
 
 
