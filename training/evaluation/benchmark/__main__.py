@@ -105,8 +105,9 @@ def keep(row: Row, report: Report, began: float, folder: Path) -> None:
 def quieten() -> None:
     """Ours may speak; compilers and hosts only of errors."""
     warnings.filterwarnings("ignore")
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.getLogger("kaleido").setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.name.startswith("kaleido.") or record.levelno >= logging.ERROR)
+    logging.basicConfig(handlers=[handler], format="%(message)s")
     torch._logging.set_logs(all=logging.ERROR)
 
 
