@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch._logging import set_logs  # pyright: ignore[reportPrivateImportUsage]
 
 from .attention import attention
 from .comfyui import comfyui
@@ -108,7 +109,7 @@ def quieten() -> None:
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: record.name.startswith("kaleido.") or record.levelno >= logging.ERROR)
     logging.basicConfig(handlers=[handler], format="%(message)s")
-    torch._logging.set_logs(all=logging.ERROR)
+    set_logs(all=logging.ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
