@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 from kaleido_core import KALEIDO_14B, DiTConfig, KaleidoDiT, VideoSize
 from kaleido_core.dit.attention import attention, fastest_kernel, split_heads, use_attention
-from kaleido_core.offloading.memory_plan import forward_flops
+from kaleido_core.offloading.arithmetic import forward_flops
 from kaleido_core.quantization.quantize import FORMATS, quantize
 
 GIB = 2**30
