@@ -26,7 +26,8 @@ from ..kaleido_core.checkpoints.load import ASSETS, TINY, model_path
 from ..kaleido_core.checkpoints.sizes import HOST_TEXT_WIDTH
 from ..kaleido_core.config import DiTConfig
 from ..kaleido_core.errors import CheckpointError, ShapeError
-from ..kaleido_core.offloading.memory_plan import Machine, parameters_of
+from ..kaleido_core.offloading.arithmetic import parameters_of
+from ..kaleido_core.offloading.memory_plan import Machine
 from .attention_override import OVERRIDE, override_attention
 from .demo_text import DemoTextEncoder, DemoTokenizer
 from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from kaleido_core import KALEIDO_14B, DiTConfig, KaleidoDiT, VideoSize
-from kaleido_core.offloading.memory_plan import forward_flops
+from kaleido_core.offloading.arithmetic import forward_flops
 
 from .batches import Sample, load_step
 from .checkpoint import Progress

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaleido_core import KALEIDO_14B, VideoSize
-from kaleido_core.offloading.memory_plan import forward_flops
+from kaleido_core.offloading.arithmetic import forward_flops
 from training.measure import Row, measure_steps, random_dit, step_flops, table, tokens_of
 
 from .small_run import SIZES, small_config

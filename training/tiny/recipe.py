@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kaleido_core.config import DiTConfig, TextConfig, VAEConfig
-from kaleido_core.generate import DEFAULTS_TINY
+from kaleido_core.request import DEFAULTS_TINY
 
 FRAMES, SIDE = DEFAULTS_TINY.frames, DEFAULTS_TINY.height  # of a training clip
 WHOLE = 4 * FRAMES  # frames the autoencoder takes in one pass: a clip at once, which is what a GPU likes

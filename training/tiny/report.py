@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kaleido_core import Conditioning, initial_noise, sigma_schedule
-from kaleido_core.generate import DEFAULTS_TINY, Models, Request, encode_text, load_models
+from kaleido_core.generate import Models, encode_text, load_models
+from kaleido_core.request import DEFAULTS_TINY, Request
 from kaleido_core.sampling.speed import Speed, sample_at
 from training.evaluation.identity import Search, all_found_rate, match_drawings
 

@@ -56,8 +56,8 @@ TINY = Scale(
     text=TextConfig(500, width=64, attention_width=64, mlp_width=128, num_heads=4, num_layers=4),
     size=VideoSize(5, 32, 48),
     large=VideoSize(5, 48, 64),
-    large_cap=0.51,
-    caps=(0.502, 0.505, 1),  # half a GiB of each is kept free
+    large_cap=1.26,
+    caps=(1.252, 1.255, 2),  # RESERVE of each is kept free
     growth_frames=(5, 9),
     growth_layers=2,
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from kaleido_core.placement import TEXT_WORK
+from kaleido_core.offloading.memory_plan import TEXT_WORK
 
 from .measure import Bench, Row
 from .scale import TEXT_ROWS, random_text_encoder
