@@ -1,6 +1,5 @@
 """From a prompt and pictures to frames: the inference flow, top to bottom."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,102 +14,27 @@ from .checkpoints.lora import merge_lora, read_lora
 from .dit.attention import use_attention
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
-from .placement import ON_CPU, TEXT_WORK, Placement, place, within_memory, work_of_transformer
+from .offloading.memory_plan import TEXT_WORK
+from .placement import ON_CPU, Placement, place, within_memory, work_of_decoding, work_of_transformer
 from .quantization.quantize import quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
+from .request import (
+    VAE_DTYPES,
+    Request,
+    defaults_for,
+)
 from .sampling.sampler import OnStep
-from .sampling.schedule import check_seed, initial_noise, sigma_schedule
+from .sampling.schedule import initial_noise, sigma_schedule
 from .sampling.speed import sample_at, speed_of
-from .shapes import Conditioning, VideoSize, check_reference_count
+from .shapes import MAX_REFERENCES, Conditioning, VideoSize, check_reference_count
 from .text.encoder import UMT5Encoder
 from .text.tokenizer import Tokenizer
-from .vae.model import WanVAE
+from .vae.model import WanVAE, channels_last
 
-NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
-    "丑陋的，残缺的，多余的手指，画得不好的手部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
-    "三条腿，背景人很多，倒着走"
-)
 TINY_CONTEXT_ROWS = 64  # text rows, padding included, that the embedded model was trained with
 
 Stage = Literal["text", "references", "sampling", "decoding"]
 OnStage = Callable[[Stage], None]
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """The settings a model was made for."""
-
-    height: int
-    width: int
-    frames: int
-    steps: int
-    cfg: float
-    shift: float
-    fps: float
-    negative: str
-
-
-DEFAULTS_14B = Defaults(512, 896, 81, 50, 6.0, 7.0, 16, NEGATIVE_PROMPT)
-DEFAULTS_TINY = Defaults(128, 128, 17, 20, 2.5, 3.0, 8, "")
-
-
-def defaults_for(model: str) -> Defaults:
-    """Settings for "tiny" or, for any path, the 14B model (SPEC 5)."""
-    return DEFAULTS_TINY if model == TINY else DEFAULTS_14B
-
-
-@dataclass(frozen=True)
-class Request:
-    """One clip to make. Sizes in pixels, ``seed`` from 0; ``references`` are paths as the user gave them.
-
-    ``model`` is "tiny", a folder, or a DiT file; files of the other parts may be named, else they are looked for in
-    the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
-    ``clean_references`` turns pictures upright and lays transparency on white, which it does not. ``speed`` is one of
-    ``SPEEDS``; all but "exact" change the clip a little, as do ``eight_bit`` (a format of ``quantize``) and the
-    ``attention`` kernel "sage". ``loras`` are files, each with ":strength" behind it or not.
-    """
-
-    prompt: str
-    references: tuple[str, ...] = ()
-    model: str = TINY
-    vae: str | None = None
-    text_encoder: str | None = None
-    tokenizer: str | None = None
-    height: int = DEFAULTS_TINY.height
-    width: int = DEFAULTS_TINY.width
-    frames: int = DEFAULTS_TINY.frames
-    steps: int = DEFAULTS_TINY.steps
-    cfg: float = DEFAULTS_TINY.cfg
-    shift: float = DEFAULTS_TINY.shift
-    seed: int = 0
-    negative: str = DEFAULTS_TINY.negative
-    fps: float = DEFAULTS_TINY.fps
-    attach_paths: bool = False
-    clean_references: bool = False
-    allow_extra_references: bool = False
-    speed: str = "exact"
-    eight_bit: str | None = None
-    attention: str = "auto"
-    loras: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        sigma_schedule(self.steps, self.shift)
-        speed_of(self.speed)
-        check_seed(self.seed)
-        if not math.isfinite(self.cfg) or not 0 < self.fps <= 240:
-            raise ConfigError(
-                f"cfg {self.cfg}, fps {self.fps}: cfg is a plain number, fps above 0, up to 240. Typical: 6 and 16."
-            )
-
-    @property
-    def size(self) -> VideoSize:
-        return VideoSize(self.frames, self.height, self.width)
-
-    @property
-    def text(self) -> str:
-        """What the text encoder reads."""
-        return "@@".join((self.prompt, *self.references)) if self.attach_paths else self.prompt
 
 
 @dataclass(frozen=True)
@@ -151,9 +75,10 @@ class Result:
 
 
 def load_models(request: Request, device: torch.device | str = "cpu", room: int | None = None) -> Models:
-    """All parts of ``request.model``: the autoencoder in float32, the others in bfloat16, or float32 on the CPU.
+    """All parts of ``request.model``, in bfloat16, or float32 on the CPU; the autoencoder in ``request.vae_dtype``.
 
-    They lie on ``device`` for good if they fit into ``room`` bytes (None: all that is free), else they take turns.
+    They lie on ``device`` for good if they fit into ``room`` bytes (None: all that is free) beside the work on a clip
+    of the request's size, else they take turns.
     """
     device = torch.device(device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -164,7 +89,9 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     tokenizer = load_tokenizer(request.tokenizer or request.text_encoder or folder)
     if request.model == TINY:
         tokenizer.length = TINY_CONTEXT_ROWS
-    vae = load_vae(request.vae or folder)
+    vae = load_vae(request.vae or folder, dtype=VAE_DTYPES[request.vae_dtype])
+    if device.type == "cuda" and request.vae_dtype == "bf16":
+        channels_last(vae)  # as exact; 81 frames of 512x896 decode in 1.17 s on an H200
     text_encoder = load_text_encoder(request.text_encoder or folder, dtype=dtype)
     dit = load_dit(model, dtype=dtype)
     for lora in loras:
@@ -172,7 +99,8 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     use_attention(dit, request.attention)
     if request.eight_bit:
         quantize(dit, request.eight_bit, device)
-    return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), room))
+    work = max(work_of_transformer(dit, request.size, MAX_REFERENCES), work_of_decoding(vae, request.size))
+    return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), work, room))
 
 
 @torch.no_grad()
@@ -193,15 +121,17 @@ def render(
     check_reference_count(len(images), request.allow_extra_references)
 
     tell("text")
-    with models.placement.at_work(models.text_encoder, TEXT_WORK):
-        context, negative = encode_text(models, [request.text, request.negative]).chunk(2)
+    context, negative = encode_text_somewhere(models, [request.text, request.negative]).chunk(2)
 
     tell("references")
     if request.clean_references:
         images = [clean_picture(image) for image in images]
     views = [letterbox_image(image, size.height, size.width) for image in images]
-    with models.placement.at_work(models.vae):
-        references = encode_references(lambda pixels: models.vae.encode(pixels.to(models.device)), views, size)
+
+    def encode(pixels: Tensor) -> Tensor:
+        return within_memory(models.placement, models.vae, lambda placement: placement.encode(models.vae, pixels))
+
+    references = encode_references(encode, views, size)
 
     tell("sampling")
     cond = Conditioning(context, references, request.allow_extra_references)
@@ -211,6 +141,16 @@ def render(
     pixels = within_memory(models.placement, models.vae, lambda placement: placement.decode(models.vae, latent))
     frames = to_frames(pixels)
     return Result(frames, latent.cpu(), tuple(np.asarray(view) for view in views))
+
+
+def encode_text_somewhere(models: Models, texts: list[str]) -> Tensor:
+    """``encode_text``, with less of the encoder on the device should its memory run out."""
+
+    def run(placement: Placement) -> Tensor:
+        with placement.at_work(models.text_encoder, TEXT_WORK):
+            return encode_text(models, texts)
+
+    return within_memory(models.placement, models.text_encoder, run)
 
 
 def sample_somewhere(

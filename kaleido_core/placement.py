@@ -10,19 +10,15 @@ from torch import Tensor, nn
 
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
-from .offloading.block_swap import SLOTS, block_swap
-from .offloading.memory_plan import GIB
+from .offloading.block_swap import block_swap
+from .offloading.memory_plan import GIB, RESERVE, Blocks, activation_bytes
 from .shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, VideoSize
 from .vae.model import WanVAE
-from .vae.tiling import choose_tile, decode_bytes, decode_tiled
+from .vae.tile_memory import choose_tile, decode_bytes, encode_bytes
+from .vae.tiling import decode_tiled, encode_tiled
 
 logger = logging.getLogger("kaleido.placement")
 
-RESERVE = GIB // 2  # of the device: its own context, and what its allocator cannot use
-TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
-# Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py).
-TRANSFORMER_COPIES = 5.2
-CACHED_COPIES = 4  # of the step cache: two for each branch of the guidance
 DECODED_PIXELS = 2**20  # in one pass: small clips decode three times quicker whole, large ones frame by frame
 STEP_DOWN = 0.8
 
@@ -40,11 +36,23 @@ class Placement:
         if self.room is None:
             yield
         elif hasattr(model, "blocks"):
-            with block_swap(model, resident_blocks(model, self.room - RESERVE - work), self.device):
+            parts = blocks_of(model)
+            resident = parts.resident(self.room - RESERVE - work)
+            logger.info("%s: %d of %d blocks stay on %s", type(model).__name__, resident, parts.count, self.device)
+            with block_swap(model, resident, self.device):
                 yield
         else:
             with _moved(model, self.device):
                 yield
+
+    def encode(self, vae: WanVAE, pixels: Tensor) -> Tensor:
+        """The latent ``[B 16 T h w]`` of pixels ``[B 3 F H W]``; within a ``room`` in tiles, if it must be."""
+        if self.room is None:
+            return vae.encode(pixels.to(self.device))
+        frames, height, width = pixels.shape[2:]
+        tile = choose_tile(encode_bytes, vae, (frames, height, width), self._room_beside(vae))
+        with self.at_work(vae):
+            return encode_tiled(vae, pixels.to(self.device), tile)
 
     def decode(self, vae: WanVAE, latent: Tensor) -> Tensor:
         """The clip ``[B 3 F H W]``; within a ``room`` in tiles, if it must be, and on the CPU."""
@@ -53,20 +61,24 @@ class Placement:
         if self.room is None:
             return vae.decode(latent, chunk=max(1, DECODED_PIXELS // (TEMPORAL_STRIDE * sides[0] * sides[1])))
         clip = (TEMPORAL_STRIDE * (frames - 1) + 1, *sides)
-        tile = choose_tile(decode_bytes, vae, clip, self.room - RESERVE - size_of(vae))
+        tile = choose_tile(decode_bytes, vae, clip, self._room_beside(vae))
         with self.at_work(vae):
             return decode_tiled(vae, latent, tile, out=torch.empty(len(latent), 3, *clip))
 
     def smaller(self, model: nn.Module) -> "Placement":
         """After ``model`` ran out of memory: some less of it. Raises ``ConfigError`` where nothing is left to try."""
         room = int(STEP_DOWN * (_free(self.device) + size_of(model) if self.room is None else self.room))
-        if room < 2 * RESERVE:
+        if room < RESERVE:
             raise ConfigError(
                 f"{self.device} has too little memory for this clip, even block by block. "
-                "Free some of it, or make a smaller or shorter clip."
+                "Free some of it, or make a smaller or shorter clip: `plan` names one that fits."
             )
         logger.warning("Out of memory; going on within %.1f GiB, which is slower.", room / GIB)
         return replace(self, room=room)
+
+    def _room_beside(self, vae: WanVAE) -> int:
+        assert self.room is not None
+        return self.room - RESERVE - size_of(vae)
 
 
 ON_CPU = Placement(torch.device("cpu"))
@@ -82,41 +94,38 @@ def within_memory(placement: Placement, model: nn.Module, run: Callable[[Placeme
         placement = placement.smaller(model)
 
 
-def place(device: torch.device, parts: tuple[nn.Module, ...], room: int | None) -> Placement:
-    """Move the ``parts`` to ``device`` if they fit there at once with as much again as RESERVE; else leave them.
+def place(device: torch.device, parts: tuple[nn.Module, ...], work: float, room: int | None) -> Placement:
+    """Move the ``parts`` to ``device`` if they fit there at once beside RESERVE and ``work`` bytes; else leave them.
 
-    ``room`` None: all that is free. On the CPU, and on devices that do not tell, everything is moved.
+    ``room`` None: all that is free; no more than that ever. On the CPU, and on devices that do not tell, everything
+    is moved.
     """
-    if device.type == "cuda" and room is None:
-        room = _free(device)
-    if room is None or sum(map(size_of, parts)) + work_of_transformer(parts[0], None) <= room - RESERVE:
-        for part in parts:
-            part.to(device)
-        return Placement(device)
-    return Placement(device, room)
+    if device.type == "cuda":
+        free = _free(device)
+        room = free if room is None else min(room, free)
+    if room is not None and sum(map(size_of, parts)) + work > room - RESERVE:
+        return Placement(device, room)
+    for part in parts:
+        part.to(device)
+    return Placement(device)
 
 
-def resident_blocks(model: nn.Module, room: float) -> int:
-    """How many blocks can lie within ``room`` bytes all the time, beside what is no block and two visitors."""
-    blocks = list(model.get_submodule("blocks").children())
-    largest = max(map(size_of, blocks))
-    others = size_of(model) - sum(map(size_of, blocks))
-    if size_of(model) <= room:
-        return len(blocks)
-    return max(0, int((room - others) // largest) - SLOTS)
+def blocks_of(model: nn.Module) -> Blocks:
+    """The bytes of a model with a list of ``blocks``."""
+    sizes = [size_of(block) for block in model.get_submodule("blocks").children()]
+    return Blocks(len(sizes), max(sizes), size_of(model) - sum(sizes))
 
 
-def work_of_transformer(dit: nn.Module, size: VideoSize | None, references: int = 3, cached: bool = False) -> float:
-    """Bytes that a forward holds beside the weights; for the largest usual clip without a ``size``.
+def work_of_transformer(dit: KaleidoDiT, size: VideoSize, references: int, cached: bool = False) -> float:
+    """Bytes that a forward holds beside the weights. ``cached``: with the step cache."""
+    tokens = (size.latent_frames + references) * (size.height // 16) * (size.width // 16)
+    return activation_bytes(tokens, dit.config.width, next(dit.parameters()).itemsize, cached)
 
-    ``cached``: with the step cache.
-    """
-    assert isinstance(dit, KaleidoDiT)
-    size = size or VideoSize(81, 512, 896)
-    _, _, frames, height, width = size.latent_shape()
-    tokens = (frames + references) * (height // 2) * (width // 2)
-    copies = TRANSFORMER_COPIES + CACHED_COPIES * cached
-    return copies * tokens * dit.config.width * next(dit.parameters()).itemsize
+
+def work_of_decoding(vae: WanVAE, size: VideoSize) -> float:
+    """Bytes that the autoencoder holds beside its weights to decode a clip at once, with the clip in float32."""
+    clip = (size.frames, size.height, size.width)
+    return decode_bytes(vae, clip, clip[1:]) + 4 * 3 * torch.Size(clip).numel()
 
 
 def size_of(model: nn.Module) -> int:

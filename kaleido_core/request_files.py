@@ -16,7 +16,8 @@ from torch import Tensor
 from .checkpoints.load import DEMO_REFERENCES
 from .contact_sheet import write_contact_sheet
 from .errors import ConfigError, DataError, KaleidoError
-from .generate import Defaults, Request, Result
+from .generate import Result
+from .request import Defaults, Request
 from .shapes import nearest_side
 from .video import read_metadata, write_video
 

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import comfy_adapter as host
+from .attention import KaleidoAttention
 from .models import KaleidoApply, KaleidoDemoModel, KaleidoDemoReferences, KaleidoLoadModel
 from .plan import KaleidoPlan
 from .prompt import KaleidoPrompt
@@ -15,6 +16,7 @@ NODES: list[type[io.ComfyNode]] = [
     KaleidoDemoModel,
     KaleidoDemoReferences,
     KaleidoApply,
+    KaleidoAttention,
     KaleidoReferences,
     KaleidoPrompt,
     KaleidoSigmas,

@@ -26,7 +26,9 @@ from ..kaleido_core.checkpoints.load import ASSETS, TINY, model_path
 from ..kaleido_core.checkpoints.sizes import HOST_TEXT_WIDTH
 from ..kaleido_core.config import DiTConfig
 from ..kaleido_core.errors import CheckpointError, ShapeError
-from ..kaleido_core.offloading.memory_plan import Machine, parameters_of
+from ..kaleido_core.offloading.arithmetic import parameters_of
+from ..kaleido_core.offloading.memory_plan import Machine
+from .attention_override import OVERRIDE, override_attention
 from .demo_text import DemoTextEncoder, DemoTokenizer
 from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory
 
@@ -125,6 +127,15 @@ def make_kaleido(model: Model) -> Model:
     for kind, wrapper in ((kinds.DIFFUSION_MODEL, count_in_forward), (kinds.PREPARE_SAMPLING, count_in_memory)):
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def with_attention(model: Model, kernel: str) -> Model:
+    """A clone that computes attention by ``kernel``, one of the core's ``KERNELS``."""
+    _require_wan(model)
+    patched = model.clone()
+    options = patched.model_options["transformer_options"]
+    options[OVERRIDE] = override_attention(kernel, options.get(OVERRIDE))
     return patched
 
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from ..kaleido_core.checkpoints.load import TINY, load_tokenizer
 from ..kaleido_core.errors import KaleidoError
-from ..kaleido_core.generate import Request
+from ..kaleido_core.request import Request
 from ..kaleido_core.request_files import VERSION, Record, ReferenceFile, file_sha256
 from ..kaleido_core.shapes import VideoSize
 from ..kaleido_core.text.prompt_tags import expand_tags

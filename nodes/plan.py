@@ -3,7 +3,8 @@
 from comfy_api.latest import io, ui
 
 from ..kaleido_core.config import KALEIDO_14B
-from ..kaleido_core.offloading.memory_plan import GIB, WEIGHT_BYTES, Machine, Work, plan_memory
+from ..kaleido_core.offloading.memory_plan import GIB, WEIGHT_BYTES, Machine, Work
+from ..kaleido_core.offloading.native_plan import plan_native
 from ..kaleido_core.shapes import MAX_REFERENCES, VideoSize
 from . import comfy_adapter as host
 from .models import CATEGORY
@@ -64,5 +65,5 @@ class KaleidoPlan(io.ComfyNode):
         work = Work(VideoSize(length, height, width), references, forwards, config, weight_bytes)
         here = host.this_machine()
         machine = Machine(vram * GIB or here.vram, ram * GIB or here.ram)
-        text = plan_memory(work, machine).text
+        text = plan_native(work, machine).text
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY
+from ..kaleido_core.request import DEFAULTS_14B, DEFAULTS_TINY
 from ..kaleido_core.sampling.schedule import sigma_schedule
 from . import comfy_adapter as host
 from .models import CATEGORY

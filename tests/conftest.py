@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kaleido_core import DiTConfig, KaleidoDiT, TextConfig, UMT5Encoder, VAEConfig, WanVAE, cli
+from kaleido_core import DiTConfig, KaleidoDiT, TextConfig, UMT5Encoder, VAEConfig, WanVAE
+from kaleido_core.cli import generate as command
 from kaleido_core.errors import warn_once
 
 from .cli_stage import Stage
@@ -109,8 +110,8 @@ def golden() -> Golden:
 def stage(monkeypatch, tmp_path: Path) -> Stage:
     """The command line without its model, in a folder with two pictures."""
     stage = Stage()
-    monkeypatch.setattr(cli, "load_models", stage.load_models)
-    monkeypatch.setattr(cli, "render", stage.render)
+    monkeypatch.setattr(command, "load_models", stage.load_models)
+    monkeypatch.setattr(command, "render", stage.render)
     monkeypatch.chdir(tmp_path)
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (20, 30), colour).save(name)

@@ -1,13 +1,16 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from kaleido_core import cli
+from kaleido_core.cli import generate as command
 from kaleido_core.errors import ShapeError
-from kaleido_core.generate import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT
+from kaleido_core.request import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT
 from kaleido_core.request_files import parse_size
 from kaleido_core.video import read_metadata, read_video
 
@@ -34,16 +37,34 @@ def test_settings_left_out_are_the_models_own(stage: Stage):
 
 
 def test_shortcuts_are_recorded_and_replayed(stage: Stage):
-    generate("--prompt", "a fox", "--speed", "fast", "--eight-bit", "int8", "--attention", "math", "--out", "fox.mp4")
+    generate("--prompt", "a fox", "--speed", "fast", "--eight-bit", "int8", "--attention", "math",
+             "--vae-dtype", "bf16", "--out", "fox.mp4")  # fmt: skip
     assert generate("--replay", "fox.mp4", "--out", "again.mp4") == 0
     first, again = stage.requests
-    assert first == again and (again.speed, again.eight_bit, again.attention) == ("fast", "int8", "math")
+    assert first == again and again.vae_dtype == "bf16"
+    assert (again.speed, again.eight_bit, again.attention) == ("fast", "int8", "math")
 
 
 def test_a_card_may_be_shared(stage: Stage, capsys):
-    generate("--prompt", "a fox", "--vram", "7.5")
-    generate("--prompt", "a fox")
-    assert stage.rooms == [int(7.5 * 2**30), None] and "within 7.5 GiB" in capsys.readouterr().err
+    for asked in (["--vram", "7.5"], ["--vram", "512MiB"], ["--vram", "auto"], []):
+        generate("--prompt", "a fox", *asked)
+    assert stage.rooms == [int(7.5 * 2**30), 2**29, None, None] and "within 7.5 GiB" in capsys.readouterr().err
+
+
+def test_torch_itself_is_held_to_the_share_of_a_card(monkeypatch):
+    said = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, index: said.append((share, index)))
+    for device, room in (("cuda", 12 * 2**30), ("cuda:1", 48 * 2**30), ("cuda", None), ("cpu", 2**30)):
+        command.cap(device, room)
+    assert said == [(0.5, None), (1.0, 1)]
+
+
+@pytest.mark.parametrize("amount", ["12GB", "much", "0", "-3"])
+def test_an_amount_of_memory_that_is_none_is_refused(amount: str, stage: Stage, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        generate("--prompt", "a fox", f"--vram={amount}")
+    assert "such as 12GiB" in capsys.readouterr().err and stage.loads == 0
 
 
 def test_zero_and_empty_are_settings_too(stage: Stage):
@@ -199,8 +220,9 @@ def test_a_device_that_cannot_compute_is_refused(stage: Stage, capsys, device):
 
 
 def test_plan_tells_whether_a_clip_fits(capsys):
-    assert cli.main(["plan", "--vram", "24", "--ram", "64"]) == 0
-    assert "It fits." in capsys.readouterr().out
-    assert cli.main(["plan", "--vram", "8", "--ram", "16", "--size", "1280x720"]) == 0
-    assert "It does not fit." in capsys.readouterr().out
+    words = "plan --vram 12GiB --ram 32GiB --size 896x512 --frames 81 --references 3 --weights bf16"
+    assert cli.main(words.split()) == 0
+    assert "10 of 40 blocks stay" in (said := capsys.readouterr().out) and "It fits." in said
+    assert cli.main(["plan", "--vram", "5", "--ram", "32", "--vae-dtype", "bf16"]) == 0
+    assert "First change: --eight-bit int8 (" in capsys.readouterr().out
     assert cli.main(["plan", "--vram", "8", "--ram", "16", "--frames", "80"]) == 2

@@ -10,8 +10,9 @@ from PIL import Image
 
 from kaleido_core import Conditioning, VideoSize, encode_references, generate, sample, sigma_schedule
 from kaleido_core.errors import ConfigError, ShapeError
-from kaleido_core.generate import NEGATIVE_PROMPT, Models, Request, defaults_for, encode_text, render, to_frames
+from kaleido_core.generate import Models, encode_text, render, to_frames
 from kaleido_core.references import letterbox_image
+from kaleido_core.request import NEGATIVE_PROMPT, Request, defaults_for
 from kaleido_core.text.tokenizer import Tokenizer
 
 STAGES = ["text", "references", "sampling", "decoding"]

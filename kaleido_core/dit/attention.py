@@ -65,6 +65,19 @@ def _sage() -> Attend:
     return lambda query, key, value: sageattn(query, key, value, tensor_layout="HND", is_causal=False)
 
 
+@functools.cache
+def kernel_works(kernel: str, device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether ``kernel`` is installed and computes such heads on ``device``; tried once a process, on a few tokens."""
+    few = torch.zeros(1, 1, 64, head_width, device=device, dtype=dtype)
+    try:
+        attend_by(kernel)(few, few, few)
+    except torch.OutOfMemoryError:
+        raise
+    except (ConfigError, RuntimeError, AssertionError, ValueError):  # a package says in its own way that it cannot
+        return False
+    return True
+
+
 def use_attention(dit: nn.Module, kernel: str) -> None:
     """Let every attention layer of ``dit`` use ``kernel``, one of ``KERNELS``."""
     attend = attend_by(kernel)

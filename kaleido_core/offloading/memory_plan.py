@@ -1,10 +1,22 @@
-"""Will it fit, and how long will it take? Sums and a few measured constants; nothing is loaded."""
+"""What sits where while a clip is made, and whether it fits: sums and a few measured constants; nothing is loaded.
 
+``placement`` decides by the same sums when it has the model, so the plan is what ``generate`` will do. Peaks measured
+on an H200 are within a few percent of these (tests/offloading/test_memory_plan.py).
+"""
+
+import functools
 from dataclasses import dataclass
+
+import torch
 
 from ..config import KALEIDO_14B, DiTConfig
 from ..errors import ConfigError
 from ..shapes import VideoSize
+from ..vae.model import WanVAE
+from ..vae.tile_memory import CountBytes, decode_bytes, encode_bytes, tiles_of
+from ..vae.tiling import Size
+from .arithmetic import block_parameters, parameters_of, product_parameters
+from .block_swap import SLOTS
 
 GIB = 2**30
 WEIGHT_BYTES = {
@@ -16,34 +28,39 @@ WEIGHT_BYTES = {
     "gguf Q8_0": 1.0625,
     "gguf Q4_K": 0.5625,
 }
-
-# Measured on ComfyUI 0.33's own Wan model, bfloat16, 14B, 43,008 tokens: 3.9 GiB of activations, 9.5 of [N D].
-ACTIVATIONS = 9.5
-# Measured on ComfyUI's Wan autoencoder in bfloat16 at 512x896: 2.4 GiB to encode, 3.6 GiB to decode.
-ENCODE_BYTES, DECODE_BYTES = 2.4 * GIB / (512 * 896), 3.6 * GIB / (512 * 896)  # a pixel of one frame
-VAE_WEIGHTS = 126_892_531 * 2
-TEXT_ENCODER_WEIGHTS = 5_680_910_336  # parameters; one byte each in fp8
-RESERVE = 0.8 * GIB  # the system's and the framework's own share of the card
-RAM_RESERVE = 6 * GIB
-H200_FLOPS = 420e12  # what that forward reached: 2.56 PFLOP in 6.09 s
-CONSUMER_FLOPS = 80e12  # an assumption for a 24 GB gaming card
+# Of the card, beside all that is counted. Its allocator holds memory that it cannot piece together: 1.05 GiB more than
+# tensors did when blocks of the 14B model took turns, and a cap, or the card's end, counts that too.
+RESERVE = 5 * GIB // 4
+# Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py); 5.1 on an H200.
+TRANSFORMER_COPIES = 5.2
+CACHED_COPIES = 4  # of the step cache: two for each branch of the guidance
+WORKSPACE = 0.3 * GIB  # inputs, and what the libraries borrow: peaks of block swap lay so much above the sums
+TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
+TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS = 5_680_910_336, 126_892_531
+WORD_PARAMETERS, TEXT_BLOCKS = 256_384 * 4096, 24  # of the text encoder, which computes in bfloat16
+STAGES = ("text", "references", "sampling", "decoding")
+HOST_RESERVE = 3 * GIB  # of main memory: the program with torch and its libraries; an assumption
 
 
 @dataclass(frozen=True)
 class Work:
-    """One clip: ``forwards`` counts the model's calls, two a step with guidance; ``weight_bytes`` are a parameter's."""
+    """One clip: ``forwards`` counts the model's calls, two a step with guidance.
+
+    ``weight_bytes`` are a parameter's of the transformer's linear layers, ``vae_bytes`` one's of the autoencoder.
+    """
 
     size: VideoSize
     references: int
     forwards: int = 100
     config: DiTConfig = KALEIDO_14B
     weight_bytes: float = WEIGHT_BYTES["bf16"]
+    vae_bytes: int = 4
 
     def __post_init__(self) -> None:
-        if self.weight_bytes <= 0 or self.references < 0 or self.forwards < 1:
+        if self.weight_bytes <= 0 or self.references < 0 or self.forwards < 1 or self.vae_bytes not in (2, 4):
             raise ConfigError(
-                f"{self.weight_bytes} bytes a weight, {self.references} references, {self.forwards} forwards: "
-                "there is nothing to plan. Give positive numbers."
+                f"{self.weight_bytes} bytes a weight, {self.vae_bytes} of the autoencoder, {self.references} "
+                f"references, {self.forwards} forwards: there is nothing to plan. Give positive numbers."
             )
 
     @property
@@ -51,6 +68,20 @@ class Work:
         """Of references and video together."""
         a_frame = (self.size.height // 16) * (self.size.width // 16)
         return a_frame * (self.size.latent_frames + self.references)
+
+    @property
+    def eight_bit(self) -> bool:
+        return self.weight_bytes <= 1
+
+    @property
+    def autoencoder(self) -> int:
+        """Bytes of its weights."""
+        return VAE_PARAMETERS * self.vae_bytes
+
+    @property
+    def result_bytes(self) -> int:
+        """Of the clip in float32."""
+        return 4 * 3 * self.size.frames * self.size.height * self.size.width
 
 
 @dataclass(frozen=True)
@@ -62,119 +93,173 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Bytes each part needs, and how many of the model's blocks stay on the card while sampling."""
+class Blocks:
+    """Bytes of a model that is made of blocks: how many, one of them, and ``rest``, all that is no block."""
 
-    weights: float
-    activations: float
-    encoding: float
-    decoding: float
-    text_encoder: float
-    resident: int
-    blocks: int
-    flops: float
-    fits: bool
-    advice: tuple[str, ...]
+    count: int
+    each: float
+    rest: float
 
     @property
-    def text(self) -> str:
-        """For people, in GiB."""
-        where = f"{self.resident} of {self.blocks} blocks on the card, the rest in main memory"
-        lines = [
-            f"transformer weights  {_gib(self.weights)}  ({where if self.resident < self.blocks else 'on the card'})",
-            f"work while sampling  {_gib(self.activations)}",
-            f"encoding references  {_gib(self.encoding)}",
-            f"decoding the clip    {_gib(self.decoding)}",
-            f"text encoder in fp8  {_gib(self.text_encoder)}  (before the rest, then gone)",
-            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {_duration(self.flops / H200_FLOPS)} on an H200, "
-            f"about {_duration(self.flops / CONSUMER_FLOPS)} on a 24 GB gaming card (an estimate)",
-            "It fits." if self.fits else "It does not fit.",
-        ]
-        return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
+    def size(self) -> float:
+        return self.count * self.each + self.rest
+
+    def resident(self, room: float) -> int:
+        """How many can lie within ``room`` bytes all the time, beside the rest and two visitors."""
+        if self.size <= room:
+            return self.count
+        return max(0, int((room - self.rest) // self.each) - SLOTS)
+
+    def ring(self, resident: int) -> float:
+        """What the visitors take."""
+        return min(SLOTS, self.count - resident) * self.each
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Bytes on the card in one stage of a clip; ``other`` are the transformer's weights outside of its blocks."""
+
+    name: str
+    work: float
+    text_encoder: float = 0
+    autoencoder: float = 0
+    blocks: float = 0
+    ring: float = 0
+    other: float = 0
+
+    @property
+    def peak(self) -> float:
+        """All that tensors take."""
+        return self.work + self.text_encoder + self.autoencoder + self.blocks + self.ring + self.other
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The four stages, and in bytes: ``streamed``, the blocks that each forward brings to the card; the main memory
+    without which nothing runs (``ram_least``), and that which keeps the disk idle (``ram_enough``).
+
+    ``stays``: all parts lie on the card all the time. ``tile``: pixels of the autoencoder's tiles, height and width.
+    """
+
+    work: Work
+    machine: Machine
+    stages: tuple[Stage, ...]
+    resident: int
+    stays: bool
+    tile: Size
+    streamed: float
+    ram_least: float
+    ram_enough: float
+
+    @property
+    def peak(self) -> float:
+        """Of the card, with what is kept free."""
+        return max(stage.peak for stage in self.stages) + RESERVE
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.machine.vram and self.ram_least <= self.machine.ram
+
+    @property
+    def from_disk(self) -> float:
+        """Bytes that each forward reads from the disk: half of the free main memory is pinned, and what goes through
+        the other half time and again is never found there when it is wanted."""
+        if self.machine.ram >= self.ram_enough:
+            return 0.0
+        return self.streamed - max(0.0, self.machine.ram - self.ram_least) / 2
 
 
 def plan_memory(work: Work, machine: Machine) -> Plan:
-    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured)."""
-    config = work.config
-    weights = parameters_of(config) * work.weight_bytes
-    a_block = weights / config.num_layers
-    activations = ACTIVATIONS * work.tokens * config.width * 2
-    pixels = work.size.height * work.size.width
-    room = machine.vram - RESERVE - activations
-    # Streaming needs two more blocks on the card: one at work, one on its way.
-    resident = config.num_layers if room >= weights else max(0, int(room / a_block) - 2)
-    swapped = (config.num_layers - resident) * a_block
-    decoding = VAE_WEIGHTS + DECODE_BYTES * pixels
-    fits_card = room >= min(weights, 2 * a_block)
-    text_encoder = TEXT_ENCODER_WEIGHTS if config.text_width == KALEIDO_14B.text_width else 0
-    ram = max(swapped, text_encoder) + RAM_RESERVE  # one after the other
-    fits_ram = machine.ram >= ram
+    """What ``generate`` does with so much memory, for safetensors files in the type that it computes in."""
+    dit, text, room = transformer_of(work), text_encoder_of(work), machine.vram - RESERVE
+    together = _together(work, dit, text)
+    stays = max(stage.peak for stage in together) <= room
+    resident = dit.count if stays else dit.resident(room - activation_bytes(work.tokens, work.config.width))
+    streamed = (dit.count - resident) * dit.each
+    # Weights in eight bits are made here; others are those of the mapped file, of which nothing need be kept.
+    made, staging = (dit.size, 0.0) if work.eight_bit else (0.0, SLOTS * dit.each if streamed else 0.0)
+    ram_least = HOST_RESERVE + work.result_bytes + made + staging
     return Plan(
-        weights=weights,
-        activations=activations,
-        encoding=VAE_WEIGHTS + ENCODE_BYTES * pixels,
-        decoding=decoding,
-        text_encoder=text_encoder,
+        work=work,
+        machine=machine,
+        stages=together if stays else _in_turns(work, dit, resident, text, room),
         resident=resident,
-        blocks=config.num_layers,
-        flops=work.forwards * forward_flops(config, work.tokens),
-        fits=fits_card and fits_ram,
-        advice=tuple(_advice(work, machine, fits_card, ram, resident, decoding)),
+        stays=stays,
+        tile=_sides(work) if stays else _tile(decode_bytes, work, work.size.frames, room),
+        streamed=streamed,
+        ram_least=ram_least,
+        ram_enough=ram_least + (0.0 if work.eight_bit else streamed),
     )
 
 
-def _advice(work: Work, machine: Machine, fits_card: bool, ram: float, resident: int, decoding: float) -> list[str]:
-    lines = []
-    fits_ram = machine.ram >= ram
-    if not fits_ram:
-        lines.append(f"{machine.ram / GIB:.1f} GiB of main memory are too few; {ram / GIB:.1f} are needed.")
-    if not (fits_card and fits_ram) and work.weight_bytes > 1:
-        lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
-    if not fits_card:
-        lines.append("Even two blocks at a time are too large for the card: choose a smaller size or fewer frames.")
-    if fits_card and fits_ram and resident < work.config.num_layers:
-        lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")
-    if decoding > machine.vram - RESERVE:
-        lines.append("Use VAE Decode (Tiled).")
-    if work.forwards > 20 and work.config == KALEIDO_14B:
-        lines.append("A 4-step distilled LoRA with cfg 1 needs 4 forwards instead.")
-    return lines
-
-
-def parameters_of(config: DiTConfig) -> int:
-    """How many parameters ``KaleidoDiT(config)`` has."""
-    width, patch = config.width, config.latent_channels * _product(config.patch_size)
-    attention = 4 * (width * width + width) + 2 * width  # q, k, v, o and the norms of q and k
-    block = 2 * attention + 2 * width * config.mlp_width + config.mlp_width + width + 2 * width + 6 * width
-    embeddings = (
-        (patch * width + width)
-        + (config.text_width * width + width + width * width + width)
-        + (config.frequency_width * width + width + width * width + width)
-        + (6 * width * width + 6 * width)
+def _together(work: Work, dit: Blocks, text: Blocks) -> tuple[Stage, ...]:
+    """All parts on the card from beginning to end; so is the clip."""
+    pixels = _autoencoder_bytes(decode_bytes, work, work.size.frames, _sides(work)) + work.result_bytes
+    picture = _autoencoder_bytes(encode_bytes, work, 1, _sides(work))
+    sampling = activation_bytes(work.tokens, work.config.width)
+    return tuple(
+        Stage(name, needed, text.size, work.autoencoder, dit.count * dit.each, 0, dit.rest)
+        for name, needed in zip(STAGES, (TEXT_WORK, picture, sampling, pixels), strict=True)
     )
-    return config.num_layers * block + embeddings + (width * patch + patch + 2 * width)
 
 
-def forward_flops(config: DiTConfig, tokens: int, text_rows: int = 512) -> float:
-    """Multiplications and additions of one forward."""
-    width = config.width
-    linear = 2 * tokens * (6 * width * width + 2 * width * config.mlp_width) + 4 * text_rows * width * width
-    attention = 4 * tokens * (tokens + text_rows) * width
-    return float(config.num_layers * (linear + attention))
+def _in_turns(work: Work, dit: Blocks, resident: int, text: Blocks, room: float) -> tuple[Stage, ...]:
+    """One part at a time; the clip is gathered in main memory."""
+    words = text.resident(room - TEXT_WORK)
+    picture, pixels = (
+        _autoencoder_bytes(count, work, frames, _tile(count, work, frames, room))
+        for count, frames in ((encode_bytes, 1), (decode_bytes, work.size.frames))
+    )
+    sampling = activation_bytes(work.tokens, work.config.width)
+    return (
+        Stage("text", TEXT_WORK, text_encoder=words * text.each + text.ring(words) + text.rest),
+        Stage("references", picture, autoencoder=work.autoencoder),
+        Stage("sampling", sampling, 0, 0, resident * dit.each, dit.ring(resident), dit.rest),
+        Stage("decoding", pixels, autoencoder=work.autoencoder),
+    )
 
 
-def _product(values: tuple[int, ...]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
+def transformer_of(work: Work) -> Blocks:
+    """Eight bits, or whatever ``weight_bytes`` says, are those of the linear layers in the blocks."""
+    config, products = work.config, product_parameters(work.config)
+    plain = max(2.0, work.weight_bytes)
+    scales = 4 * (9 * config.width + config.mlp_width) if work.eight_bit else 0  # float32, one for each row
+    a_block = work.weight_bytes * products + plain * (block_parameters(config) - products) + scales
+    rest = parameters_of(config) - config.num_layers * block_parameters(config)
+    return Blocks(config.num_layers, a_block, plain * rest)
 
 
-def _gib(count: float) -> str:
-    return f"{count / GIB:6.1f} GiB"
+def text_encoder_of(work: Work) -> Blocks:
+    """UMT5-XXL in bfloat16; nothing for a model that reads other text, such as the embedded one."""
+    if work.config.text_width != KALEIDO_14B.text_width:
+        return Blocks(0, 0, 0)
+    return Blocks(TEXT_BLOCKS, 2 * (TEXT_ENCODER_PARAMETERS - WORD_PARAMETERS) / TEXT_BLOCKS, 2 * WORD_PARAMETERS)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def activation_bytes(tokens: int, width: int, itemsize: int = 2, cached: bool = False) -> float:
+    """What a forward holds beside the weights. ``cached``: with the step cache."""
+    copies = TRANSFORMER_COPIES + CACHED_COPIES * cached
+    return copies * tokens * width * itemsize + WORKSPACE
+
+
+def _sides(work: Work) -> Size:
+    return work.size.height, work.size.width
+
+
+def _tile(count: CountBytes, work: Work, frames: int, room: float) -> Size:
+    """That which ``choose_tile`` finds, or the smallest where it finds none."""
+    tiles = tiles_of(_sides(work))
+    budget = room - work.autoencoder
+    return next((tile for tile in tiles if _autoencoder_bytes(count, work, frames, tile) <= budget), tiles[-1])
+
+
+@functools.cache
+def _autoencoder_bytes(count: CountBytes, work: Work, frames: int, tile: Size) -> int:
+    return count(_autoencoder(work.vae_bytes), (frames, work.size.height, work.size.width), tile)
+
+
+@functools.cache
+def _autoencoder(itemsize: int) -> WanVAE:
+    """Shapes without weights."""
+    with torch.device("meta"):
+        return WanVAE().to(torch.bfloat16 if itemsize == 2 else torch.float32)

@@ -5,43 +5,23 @@ the higher resolutions run tile by tile, and the whole clip streams through one 
 reads more than what is kept of it: behind each layer the edge goes that the layer's padding falsified. At the
 picture's own edges the padding is right and nothing goes. So the result is the untiled one, up to the order in which
 a convolution sums.
-
-Memory of a tile, in numbers for each of its pixels and each channel of ``base_width``: the past of its layers, 13.4 to
-encode and 23.4 to decode; at work on four frames, 14. In bfloat16 at full width that is 5.1 kB a pixel to encode and
-7.0 kB to decode, where the pixels include what is read of the neighbours, some 30 at each inner side. ``encode_bytes``
-and ``decode_bytes`` count all of it for a clip and a tile, to some percent; what cuDNN borrows comes on top.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ShapeError
 from ..shapes import SPATIAL_STRIDE, TEMPORAL_STRIDE, Grid
-from .layers import (
-    LOOK_BACK,
-    CausalConv3d,
-    Downsample,
-    FrameAttention,
-    History,
-    NormSiLU,
-    ResidualBlock,
-    Upsample,
-    finest,
-    full_size,
-    piece_frames,
-    through,
-)  # fmt: skip
+from .layers import Downsample, History, Upsample, through
 from .model import MULTIPLIERS, WanVAE, chunks, encodable, room_for_pixels
 
 Size = tuple[int, int]  # height and width
 Span = tuple[int, int]  # from, to (exclusive), along one axis of some layer's map
 Layers = Sequence[nn.Module]
-CountBytes = Callable[[WanVAE, Grid, Size], int]
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -94,8 +74,8 @@ def encode_tiled(vae: WanVAE, pixels: Tensor, tile: Size, chunk: int = TEMPORAL_
     pixels = encodable(pixels, chunk)
     weight = vae.conv1.weight
     frames, height, width = pixels.shape[2:]
-    middle = weight.new_empty((pixels.shape[0], *_middle_shape(vae, (frames, height, width))))
-    for part in _tiles(high, _cells(tile), _size(middle)):
+    middle = weight.new_empty((pixels.shape[0], *middle_shape(vae, (frames, height, width))))
+    for part in _tiles(high, cells(tile), _size(middle)):
         pieces = (piece.to(weight) for piece in chunks(part.cut(pixels, 0), chunk))
         _fill(part.cut(middle, -1), _run(high, part, pieces))
     return vae.normalise(_stream(low, middle, chunk // TEMPORAL_STRIDE))
@@ -113,40 +93,6 @@ def encoder_parts(vae: WanVAE) -> tuple[Layers, Layers]:
     layers = vae.encoder.layers()
     cut = max(index for index, layer in enumerate(layers) if isinstance(layer, Downsample)) + 1
     return layers[:cut], layers[cut:]
-
-
-def choose_tile(count: CountBytes, vae: WanVAE, clip: Grid, budget: int) -> Size:
-    """The tile with the shortest inner sides, so with the least computed twice, that ``budget`` bytes allow.
-
-    ``count`` is ``encode_bytes`` or ``decode_bytes``, ``clip`` is (frames, height, width) in pixels. Raises
-    ``ConfigError`` where no tile of 64 pixels or more is small enough.
-    """
-    _, height, width = clip
-    tiles = sorted(
-        itertools.product(_even_sides(height), _even_sides(width)),
-        key=lambda tile: -(-height // tile[0]) * width + -(-width // tile[1]) * height,
-    )
-    for tile in tiles:
-        if count(vae, clip, tile) <= budget:
-            return tile
-    raise ConfigError(
-        f"{budget / MIB:.0f} MiB for a clip of {height} x {width}: its smallest tile needs "
-        f"{count(vae, clip, tiles[-1]) / MIB:.0f} MiB. Free some memory, or make a smaller or shorter clip."
-    )
-
-
-def decode_bytes(vae: WanVAE, clip: Grid, tile: Size, chunk: int = 1) -> int:
-    """Peak of ``decode_tiled`` beside weights, latent and result. ``clip``: (frames, height, width) in pixels."""
-    low, high = decoder_parts(vae)
-    largest = _largest(high, tile, clip[1:])
-    return _peak(vae, clip, _numbers(high, largest, chunk), low, chunk)
-
-
-def encode_bytes(vae: WanVAE, clip: Grid, tile: Size, chunk: int = TEMPORAL_STRIDE) -> int:
-    """Peak of ``encode_tiled`` beside weights, pixels and result. ``clip``: (frames, height, width) in pixels."""
-    high, low = encoder_parts(vae)
-    largest = _largest(high, _cells(tile), _cells(clip[1:]))
-    return _peak(vae, clip, _numbers(high, largest, chunk), low, chunk // TEMPORAL_STRIDE)
 
 
 def _check_tile(tile: Size) -> None:
@@ -182,7 +128,7 @@ def _tiles(layers: Layers, side: Size, size: Size) -> list[Tile]:
     return [Tile(*spans) for spans in itertools.product(*_cuts(layers, side, size))]
 
 
-def _largest(layers: Layers, side: Size, size: Size) -> Tile:
+def largest_tile(layers: Layers, side: Size, size: Size) -> Tile:
     """The tile that reads most."""
     rows, columns = (max(cut, key=lambda spans: sum(b - a for a, b in spans)) for cut in _cuts(layers, side, size))
     return Tile(rows, columns)
@@ -227,72 +173,14 @@ def _origin(layer: nn.Module, start: int) -> int:
     return start // 2 if isinstance(layer, Downsample) else start
 
 
-def _peak(vae: WanVAE, clip: Grid, tile: int, low: Layers, chunk: int) -> int:
-    """Bytes of the map between the parts and of the larger part: a ``tile`` of so many numbers, or the ``low`` one."""
-    channels, frames, height, width = _middle_shape(vae, clip)
-    middle = channels * frames * height * width
-    whole = Tile(*([(0, side)] * (len(low) + 1) for side in (height, width)))
-    return vae.conv1.weight.element_size() * (middle + max(tile, middle + _numbers(low, whole, chunk)))
-
-
-def _numbers(layers: Layers, tile: Tile, frames: int) -> int:
-    """How many numbers the layers keep of a tile's past, and hold at once at work on ``frames`` of their input."""
-    past = work = 0
-    fine = finest(layers)
-    few = piece_frames(full_size(layers[fine.start], tile.area(fine.start))) if fine else 0
-    for at, layer in enumerate(layers):
-        area = tile.area(at)
-        past += area * sum(_remembered(inner) for inner in layer.modules())
-        now = min(frames, few) if at in fine else frames
-        held = _held(layers, tile, frames) if at in fine else 0
-        work = max(work, held + area * _work(layer, now))
-        if isinstance(layer, Upsample) and layer.time_conv:
-            frames *= 2
-        elif isinstance(layer, Downsample) and layer.time_conv:
-            frames //= 2
-    return past + work
-
-
-def _work(layer: nn.Module, frames: int) -> int:
-    """Numbers a cell that a layer holds at once at work on ``frames``."""
-    if isinstance(layer, ResidualBlock):
-        channels, out_channels = (inner.gamma.numel() for inner in layer.modules() if isinstance(inner, NormSiLU))
-        lengths = 3 * frames  # of the vectors that the norm divides by
-        return channels * frames + out_channels * (2 * frames + LOOK_BACK) + lengths
-    if isinstance(layer, FrameAttention):
-        return frames * 9 * layer.norm.gamma.numel()  # query, key and value twice
-    return 0
-
-
-def _held(layers: Layers, tile: Tile, frames: int) -> int:
-    """Numbers of the chunk at half resolution that waits for, or comes of, the finest layers."""
-    fine = finest(layers)
-    layer, at = (layers[fine.start], fine.start) if fine.start else (layers[fine[-1]], fine.stop)
-    assert isinstance(layer, Upsample | Downsample)
-    return tile.area(at) * frames * layer.resample[1].in_channels  # pyright: ignore - a convolution
-
-
-def _remembered(layer: nn.Module) -> int:
-    """Numbers a cell that a layer carries from chunk to chunk."""
-    if isinstance(layer, NormSiLU):
-        return LOOK_BACK * layer.gamma.numel()
-    return (layer.kernel_size[0] - 1) * layer.in_channels if isinstance(layer, CausalConv3d) else 0
-
-
-def _middle_shape(vae: WanVAE, clip: Grid) -> tuple[int, int, int, int]:
+def middle_shape(vae: WanVAE, clip: Grid) -> tuple[int, int, int, int]:
     """``(C, T, h, w)`` of the map between the tiled layers and those that see it whole."""
     frames, height, width = clip
     channels = vae.config.base_width * MULTIPLIERS[-1]
-    return channels, (frames - 1) // TEMPORAL_STRIDE + 1, *_cells((height, width))
+    return channels, (frames - 1) // TEMPORAL_STRIDE + 1, *cells((height, width))
 
 
-def _even_sides(length: int) -> list[int]:
-    """Sides of 64 pixels or more that cut ``length`` into one, two, three, ... tiles of about the same size."""
-    cells = length // SPATIAL_STRIDE
-    return [-(-cells // count) * SPATIAL_STRIDE for count in range(1, max(1, length // 64) + 1)]
-
-
-def _cells(pixels: Size) -> Size:
+def cells(pixels: Size) -> Size:
     return pixels[0] // SPATIAL_STRIDE, pixels[1] // SPATIAL_STRIDE
 
 

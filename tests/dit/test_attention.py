@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from kaleido_core import DiTConfig, KaleidoDiT
 from kaleido_core.dit import attention as module
-from kaleido_core.dit.attention import EXACT, attend_by, attention, fastest_kernel, use_attention
+from kaleido_core.dit.attention import EXACT, attend_by, attention, fastest_kernel, kernel_works, use_attention
 from kaleido_core.errors import ConfigError
 
 INF = float("inf")
@@ -67,6 +67,13 @@ def test_a_kernel_that_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sageattention", None)
     with pytest.raises(ConfigError, match="pip install sageattention"):
         attend_by("sage")
+
+
+def test_whether_a_kernel_works_is_told_without_failing(monkeypatch):
+    kernel_works.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "sageattention", None)
+    cpu = torch.device("cpu"), torch.float32, 128
+    assert [kernel_works(kernel, *cpu) for kernel in ("auto", "math", "cudnn", "sage")] == [True, True, False, False]
 
 
 def test_every_layer_takes_the_kernel_that_is_asked_for():

@@ -18,6 +18,9 @@ ASKED = {
     "comfy/ldm/wan/model.py:WanModel.forward": (
         "x", "timestep", "context", "clip_fea", "time_dim_concat", "transformer_options",
     ),
+    "comfy/ldm/modules/attention.py:attention_pytorch": (
+        "q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape",
+    ),
     "comfy/sampler_helpers.py:prepare_sampling": ("model", "noise_shape", "conds"),
     "comfy/sd.py:load_diffusion_model": ("unet_path", "model_options"),
     "comfy/sd.py:load_diffusion_model_state_dict": ("sd", "metadata"),
@@ -70,5 +73,12 @@ def test_what_is_asked_stands_in_the_adapter():
     names = {
         function.rpartition(".")[2] if function.count(".") > 1 else function.rpartition(":")[2] for function in ASKED
     }
-    known = {"forward", "__init__", "Input", "encode", "prepare_sampling"}  # hooked, or called under the class's name
+    known = {
+        "forward",
+        "__init__",
+        "Input",
+        "encode",
+        "prepare_sampling",
+        "attention_pytorch",
+    }  # hooked, or called under the class's name
     assert not [name for name in names - known if name not in source]

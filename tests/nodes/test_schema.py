@@ -16,6 +16,7 @@ IDS = {
     "KaleidoDemoModel": [],
     "KaleidoDemoReferences": ["picture"],
     "KaleidoApply": ["model"],
+    "KaleidoAttention": ["model", "kernel"],
     "KaleidoReferences": [
         "model", "positive", "negative", "vae", "size", "width", "height", "length", "batch_size",
         "references", "masks", "role1", "role2", "role3", "fit", "mask_marks", "allow_more",

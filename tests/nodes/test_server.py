@@ -115,7 +115,7 @@ def test_patches_change_the_latent_as_much_before_kaleido_references_as_behind(
     assert changed.isfinite().all() and away(changed, latent()) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["ModelAttentionBackend", "TorchCompileModel"])
+@pytest.mark.parametrize("kind", ["KaleidoAttention", "ModelAttentionBackend", "TorchCompileModel"])
 def test_other_kernels_give_the_same_latent(server: Server, away: Measure, kind: str):
     if kind == "TorchCompileModel" and not os.environ.get("KALEIDO_COMFYUI_SLOW"):
         pytest.skip("KALEIDO_COMFYUI_SLOW is not set")

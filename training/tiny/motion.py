@@ -94,19 +94,19 @@ def _crossing(first: str, second: str) -> Layout:
     flat = first in ("left", "right")
     centres = ((0.0, -0.16), (0.0, 0.16)) if flat else ((-0.16, 0.0), (0.16, 0.0))
     half = (1.0, 0.6) if flat else (0.6, 1.0)
-    return Layout(centres, half, (0.31, 0.42), ((first,), (second,)), weight=0.13, crossing=True)
+    return Layout(centres, half, (0.38, 0.46), ((first,), (second,)), weight=0.13, crossing=True)
 
 
 _THIRD = 2 / 3
 LAYOUTS = (
-    Layout(((0.0, 0.0),), (1.0, 1.0), (0.36, 0.56), (NAMES,)),
-    _lanes((-0.5, 0.5), True, (0.31, 0.44), (*_ROUND, "hop", "hop")),
-    _lanes((-0.5, 0.5), False, (0.31, 0.44), (*_ROUND, "hop")),
+    Layout(((0.0, 0.0),), (1.0, 1.0), (0.46, 0.64), (NAMES,)),
+    _lanes((-0.5, 0.5), True, (0.39, 0.47), (*_ROUND, "hop", "hop")),
+    _lanes((-0.5, 0.5), False, (0.39, 0.47), (*_ROUND, "hop")),
     _crossing("right", "left"), _crossing("left", "right"), _crossing("up", "down"), _crossing("down", "up"),
-    _lanes((-_THIRD, 0, _THIRD), True, (0.26, 0.32), ("hop", "hop")),
-    _lanes((0, -_THIRD, _THIRD), True, (0.26, 0.32), ("hop", "hop")),
-    _lanes((-_THIRD, 0, _THIRD), False, (0.26, 0.32), ()),
-    _lanes((0, -_THIRD, _THIRD), False, (0.26, 0.32), ()),
+    _lanes((-_THIRD, 0, _THIRD), True, (0.28, 0.33), ("hop", "hop")),
+    _lanes((0, -_THIRD, _THIRD), True, (0.28, 0.33), ("hop", "hop")),
+    _lanes((-_THIRD, 0, _THIRD), False, (0.28, 0.33), ()),
+    _lanes((0, -_THIRD, _THIRD), False, (0.28, 0.33), ()),
 )  # fmt: skip
 
 

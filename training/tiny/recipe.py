@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kaleido_core.config import DiTConfig, TextConfig, VAEConfig
-from kaleido_core.generate import DEFAULTS_TINY
+from kaleido_core.request import DEFAULTS_TINY
 
 FRAMES, SIDE = DEFAULTS_TINY.frames, DEFAULTS_TINY.height  # of a training clip
 WHOLE = 4 * FRAMES  # frames the autoencoder takes in one pass: a clip at once, which is what a GPU likes
@@ -40,12 +40,13 @@ class DiTRecipe:
     steps: int
     seed: int = 2
     batch: int = 512  # a process
-    chunk_batches: tuple[int, int, int, int] = (2, 14, 10, 6)  # batches a chunk with 0, 1, 2, 3 references
-    reuse: int = 40
-    lr: float = 2e-3
+    chunk_batches: tuple[int, int, int, int] = (1, 8, 18, 5)  # batches a chunk with 0, 1, 2, 3 references
+    reuse: int = 60
+    lr: float = 1.2e-3
     weight_decay: float = 0.01
     warmup: int = 300
-    cooldown: float = 0.3
+    cooldown: float = 0.9
+    motion_weight: float = 12.0  # as the autoencoder's: subjects are small, and identity lies in them
     caption_dropout: float = 0.1
     ema: float = 0.999
 

@@ -32,7 +32,7 @@ CLIP_ODDS = {
 REFERENCE_ODDS = {"white": 60, "plain": 14, "gradient": 10, "clouds": 4, "photo": 12}
 RECOLOURED = 0.4  # of the training clips' subjects: new identities, seen only in clip and reference
 OTHER_VENDOR = 0.05
-SAME_SIDE = 0.85  # of the references face the way the subject does in the clip
+SAME_SIDE = 0.9  # of the references face the way the subject does in the clip
 UNNAMED = 0.08  # of the captions with references, in training
 _CANDIDATES = 4  # backdrops tried for contrast with the subjects
 _CLEAR = 0.42  # distance of colours in the unit cube at which a subject is well seen
@@ -189,11 +189,11 @@ def _draw_references(rng: np.random.Generator, other: Tensor, sprite: Tensor, mi
     """
     shape = (len(sprite), references := mirror.shape[1])
     swapped = torch.from_numpy(rng.random(shape) < OTHER_VENDOR)
-    angle = rng.uniform(-math.pi / 9, math.pi / 9, shape)
+    angle = rng.uniform(-math.pi / 15, math.pi / 15, shape)
     angle = np.where(rng.random(shape) < 0.03, rng.uniform(-math.pi, math.pi, shape), angle)
     # A turned square must still fit, roughly: drawings seldom reach into their corners.
     room = 1 / (np.abs(np.cos(angle)) + np.abs(np.sin(angle))) ** 0.6
-    side = 0.58 + (0.95 * room - 0.58) * rng.random(shape)
+    side = 0.72 + (0.95 * room - 0.72) * rng.random(shape)
     centre = (np.maximum(1 - side / room, 0) * rng.uniform(-0.9, 0.9, (2, *shape))).transpose(1, 2, 0)
     pose = np.concatenate([centre, side[..., None], angle[..., None]], -1)
     gain = rng.uniform(0.86, 1.08, (*shape, 1)) * rng.uniform(0.97, 1.03, (*shape, 3))

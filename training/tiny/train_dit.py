@@ -22,7 +22,7 @@ from kaleido_core.config import DiTConfig, TextConfig
 from kaleido_core.generate import TINY_CONTEXT_ROWS
 from kaleido_core.text.encoder import RelativeBias, T5Attention
 from kaleido_core.text.tokenizer import Tokenizer
-from training.step import Batch, drop_text, flow_matching_losses, sample_sigma, shift_sigma
+from training.step import Batch, drop_text, sample_sigma, shift_sigma, squared_errors
 
 from .clips import Clips, TokenIds, encode_chunk, shuffled_batches
 from .data import Artwork, load_artwork
@@ -94,7 +94,8 @@ def step_losses(trainee: Trainee, clips: Clips, blank: TokenIds, recipe: DiTReci
     sigma = shift_sigma(sample_sigma(len(clips), generator), latent.shape[-2:])
     noise = torch.randn(latent.shape, generator=generator, device=device)
     batch = Batch(latent, trainee.text(ids, mask), tuple(reference.float() for reference in clips.references))
-    return flow_matching_losses(trainee.dit, batch, noise, sigma), sigma
+    errors = squared_errors(trainee.dit, batch, noise, sigma)
+    return (clips.weight * errors).flatten(1).mean(1), sigma
 
 
 def train_step(state: RunState, clips: Clips, blank: TokenIds, recipe: DiTRecipe, ranks: Ranks) -> dict[str, float]:

@@ -12,7 +12,7 @@ from kaleido_core.config import LATENT_MEAN, LATENT_STD
 from kaleido_core.errors import CheckpointError
 from kaleido_core.text.tokenizer import Tokenizer
 from training.tiny.anchor import fit_anchor, to_cells
-from training.tiny.clips import encode_clips
+from training.tiny.clips import cell_weights, encode_clips
 from training.tiny.data import Artwork
 from training.tiny.emoji import EmojiSet
 from training.tiny.export import fold_statistics
@@ -108,11 +108,19 @@ def test_a_run_can_begin_with_the_shipped_weights():
 
 
 def test_each_reference_is_encoded_alone_and_each_seed_has_its_own_clips(art, vae):
-    clips = encode_clips(art, vae, LetterTokenizer(), 2, 3, seed=5)
+    clips = encode_clips(art, vae, LetterTokenizer(), 2, 3, 5, 4.0)
     assert clips.latent.shape == (2, 16, 2, 4, 4)
     assert [reference.shape for reference in clips.references] == [(2, 16, 1, 4, 4)] * 3
-    again, other = (encode_clips(art, vae, LetterTokenizer(), 2, 3, seed=seed) for seed in (5, 6))
+    again, other = (encode_clips(art, vae, LetterTokenizer(), 2, 3, seed, 4.0) for seed in (5, 6))
     assert torch.equal(clips.latent, again.latent) and not torch.equal(clips.latent, other.latent)
+
+
+def test_what_moves_weighs_more_and_a_clip_as_much_as_any_other():
+    pixels = torch.zeros(2, 3, 5, 16, 16)
+    pixels[1, :, 2:, :8, :8] = 1.0  # one cell of the second clip changes; the first clip stands still
+    weight = cell_weights(pixels, 4.0)
+    assert weight.shape == (2, 1, 2, 2, 2) and torch.allclose(weight.mean((1, 2, 3, 4)), torch.ones(2))
+    assert (weight[0] == 1).all() and (weight[1, 0, :, 0, 0] > 2 * weight[1, 0, :, 1, 1]).all()
 
 
 def test_folded_statistics_change_the_scale_and_nothing_else(vae):

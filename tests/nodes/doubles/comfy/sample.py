@@ -53,7 +53,7 @@ def _denoise(model: ModelPatcher, latent: Tensor, sigma: Tensor, cond: dict[str,
     extra = {}
     if "time_dim_concat" in cond:
         extra["time_dim_concat"] = process_in(cond["time_dim_concat"]).expand(len(latent), -1, -1, -1, -1)
-    options = {"wrappers": model.wrappers}
+    options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
     context = cond["cross_attn"].expand(len(latent), -1, -1)
     velocity = model.model.diffusion_model(
         latent, 1000 * sigma.expand(len(latent)), context, transformer_options=options, **extra

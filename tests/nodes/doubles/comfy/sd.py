@@ -1,14 +1,17 @@
 """The host's objects around our modules: a Wan model that takes references behind the video, its patcher, a VAE."""
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP, run_wrapped
 from kaleido_core import KaleidoDiT, WanVAE, load_dit, load_vae, rotary_angles
 from kaleido_core.config import LATENT_MEAN, LATENT_STD
+from kaleido_core.dit.attention import merge_heads, split_heads
 from kaleido_core.dit.model import timestep_embedding
 from kaleido_core.dit.patchify import patch_grid, unpatchify
 
@@ -66,6 +69,15 @@ class WanDouble(nn.Module):
         time = dit.time_embedding(timestep_embedding(timestep.float(), dit.config.frequency_width))
         modulation = dit.time_projection(time).unflatten(1, (6, -1))
         context = dit.text_embedding(context)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            joined = (merge_heads(part) for part in (query, key, value))
+            mixed = optimized_attention(*joined, heads=self.num_heads, transformer_options=transformer_options)
+            return split_heads(mixed, self.num_heads)
+
+        for layer in dit.modules():
+            if hasattr(layer, "attend"):
+                layer.attend = attend  # pyright: ignore[reportArgumentType]
         for block in dit.blocks:
             tokens = block(tokens, modulation, context, (angles.cos(), angles.sin()))
         return unpatchify(dit.head(tokens, time), grid, dit.config.patch_size)[:, :, :frames]
@@ -76,12 +88,14 @@ class ModelPatcher:
         self.model = SimpleNamespace(diffusion_model=network)
         self.object_patches: dict[str, Any] = {}
         self.wrappers: dict[str, dict[str, list[Any]]] = {}
+        self.model_options: dict[str, dict[str, Any]] = {"transformer_options": {}}
         self.load_device = torch.device("cpu")
 
     def clone(self) -> "ModelPatcher":
         copy = ModelPatcher(self.model.diffusion_model)
         copy.object_patches = dict(self.object_patches)
         copy.wrappers = {kind: {key: list(w) for key, w in keys.items()} for kind, keys in self.wrappers.items()}
+        copy.model_options = deepcopy(self.model_options)  # as 0.8.0 does
         return copy
 
     def model_size(self) -> int:

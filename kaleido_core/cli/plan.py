@@ -1,0 +1,41 @@
+"""``plan``: whether a clip fits, where its parts will lie, how long it takes, and what to change if it does not fit."""
+
+import argparse
+
+from .. import request_files as files
+from ..offloading.memory_plan import WEIGHT_BYTES, Machine, Work, plan_memory
+from ..offloading.plan_report import report
+from ..request import DEFAULTS_14B, VAE_DTYPES
+from ..shapes import VideoSize, check_reference_count
+from .exit_codes import DONE
+from .memory_size import memory_size
+
+WEIGHTS = ("bf16", "fp8", "int8")  # what ``generate`` computes in; the latter two are its --eight-bit
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--vram", type=memory_size, required=True, metavar="12GiB", help="of the graphics card")
+    add("--ram", type=memory_size, required=True, metavar="32GiB", help="of main memory")
+    add("--size", default="landscape", help="landscape, portrait, square or WxH in pixels")
+    add("--frames", type=int, default=DEFAULTS_14B.frames)
+    add("--references", type=int, default=3)
+    add("--steps", type=int, default=DEFAULTS_14B.steps)
+    add("--cfg", type=float, default=DEFAULTS_14B.cfg, help="1 halves the work")
+    add("--weights", choices=WEIGHTS, default="bf16", help="fp8 and int8 are --eight-bit of generate")
+    add("--vae-dtype", choices=VAE_DTYPES, default="fp32", help="default: %(default)s")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    size = VideoSize(arguments.frames, *files.parse_size(arguments.size, DEFAULTS_14B))
+    check_reference_count(arguments.references, allow_extra_references=True)
+    work = Work(
+        size,
+        arguments.references,
+        forwards=arguments.steps * (1 if arguments.cfg == 1 else 2),
+        weight_bytes=WEIGHT_BYTES[arguments.weights],
+        vae_bytes=VAE_DTYPES[arguments.vae_dtype].itemsize,
+    )
+    print(report(plan_memory(work, Machine(arguments.vram, arguments.ram))))
+    return DONE

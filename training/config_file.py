@@ -1,0 +1,137 @@
+"""A run's TOML file to ``Config`` and back, strictly: an unknown key or a wrong type is an error with its path."""
+
+import dataclasses
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from kaleido_core.errors import ConfigError
+
+from .config import Config
+
+Table = Mapping[str, Any]
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
+    """``changes`` are "section.key=value" with TOML values; a bare word is taken as a string."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Name a file of training/configs.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}. Mend that line.") from error
+    for change in changes:
+        _change(table, change)
+    return parse(Config, table, "")
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"--set {change}: we need section.key=value, such as run.steps=2000.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    inner = table.setdefault(section, {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"--set {change}: {section} is no section.")
+    inner[key] = value
+
+
+def parse(cls: type, table: object, path: str) -> Any:
+    """``table`` as the dataclass ``cls``; ``path`` is where it stands, for messages."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path} = {table!r}: a section is needed. Write [{path}] and its keys below.")
+    hints, fields = typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"{_join(path, key)} is unknown; known here are {', '.join(fields)}. Mend the name.")
+    values = {key: _value(hints[key], value, _join(path, key)) for key, value in table.items()}
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{_join(path, name)} is missing; it has no default. Add it, or --set it.")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"[{path}] {error}" if path else str(error)) from error
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _value(hint: Any, value: object, path: str) -> Any:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value, path)
+    if origin is Literal:
+        if value not in inner:
+            raise ConfigError(f"{path} = {value!r}: it is one of {', '.join(map(repr, inner))}.")
+        return value
+    if origin is tuple:
+        return _sequence(inner, value, path)
+    if hint is float and type(value) in (int, float):
+        if not math.isfinite(typing.cast(float, value)):
+            raise ConfigError(f"{path} = {value!r}: a plain number is needed.")
+        return float(typing.cast(float, value))
+    if type(value) is not hint:  # not isinstance: true is no number here
+        raise ConfigError(f"{path} = {value!r}: it must be {hint.__name__}, not {type(value).__name__}.")
+    return value
+
+
+def _sequence(inner: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{path} = {value!r}: a list is needed, such as [a, b].")
+    if inner[-1] is Ellipsis:
+        inner = (inner[0],) * len(value)
+    if len(value) != len(inner):
+        raise ConfigError(f"{path} = {value!r}: {len(inner)} values are needed, not {len(value)}.")
+    pairs = enumerate(zip(inner, value, strict=True))
+    return tuple(_value(hint, item, f"{path}[{place}]") for place, (hint, item) in pairs)
+
+
+def write_toml(config: Config) -> str:
+    """Every setting, defaults included, as TOML that ``read_config`` reads."""
+    lines: list[str] = []
+    for section in dataclasses.fields(config):
+        plain, tables = _split(getattr(config, section.name))
+        lines += [f"[{section.name}]", *(f"{name} = {_literal(value)}" for name, value in plain.items()), ""]
+        for name, entries in tables.items():
+            for entry in entries:
+                keys = (f"{key} = {_literal(value)}" for key, value in _split(entry)[0].items())
+                lines += [f"[[{section.name}.{name}]]", *keys, ""]
+    return "\n".join(lines)
+
+
+def _split(section: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Plain values, and lists of tables."""
+    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    tables = {name: value for name, value in values.items() if _is_tables(value)}
+    return {name: value for name, value in values.items() if name not in tables}, tables
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(map(dataclasses.is_dataclass, value))
+
+
+def _literal(value: Any) -> str:
+    """JSON's spelling of strings, numbers, lists and booleans is TOML's."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """What has changed, as "section.key: old -> new"."""
+    found = []
+    for section in dataclasses.fields(before):
+        old, new = getattr(before, section.name), getattr(now, section.name)
+        for field in dataclasses.fields(old):
+            values = getattr(old, field.name), getattr(new, field.name)
+            if values[0] != values[1]:
+                found.append(f"{section.name}.{field.name}: {values[0]!r} -> {values[1]!r}")
+    return found
