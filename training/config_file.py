@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-import math
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kaleido_core.errors import ConfigError
 
 from .config import Config
+from .typed import build
 
 Table = Mapping[str, Any]
 
@@ -26,7 +25,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}. Mend that line.") from error
     for change in changes:
         _change(table, change)
-    return parse(Config, table, "")
+    return build(Config, table)
 
 
 def _change(table: dict[str, Any], change: str) -> None:
@@ -42,58 +41,6 @@ def _change(table: dict[str, Any], change: str) -> None:
     if not isinstance(inner, dict):
         raise ConfigError(f"--set {change}: {section} is no section.")
     inner[key] = value
-
-
-def parse(cls: type, table: object, path: str) -> Any:
-    """``table`` as the dataclass ``cls``; ``path`` is where it stands, for messages."""
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path} = {table!r}: a section is needed. Write [{path}] and its keys below.")
-    hints, fields = typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls)}
-    for key in table:
-        if key not in fields:
-            raise ConfigError(f"{_join(path, key)} is unknown; known here are {', '.join(fields)}. Mend the name.")
-    values = {key: _value(hints[key], value, _join(path, key)) for key, value in table.items()}
-    for name, field in fields.items():
-        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{_join(path, name)} is missing; it has no default. Add it, or --set it.")
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"[{path}] {error}" if path else str(error)) from error
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _value(hint: Any, value: object, path: str) -> Any:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return parse(typing.cast(type, hint), value, path)
-    if origin is Literal:
-        if value not in inner:
-            raise ConfigError(f"{path} = {value!r}: it is one of {', '.join(map(repr, inner))}.")
-        return value
-    if origin is tuple:
-        return _sequence(inner, value, path)
-    if hint is float and type(value) in (int, float):
-        if not math.isfinite(typing.cast(float, value)):
-            raise ConfigError(f"{path} = {value!r}: a plain number is needed.")
-        return float(typing.cast(float, value))
-    if type(value) is not hint:  # not isinstance: true is no number here
-        raise ConfigError(f"{path} = {value!r}: it must be {hint.__name__}, not {type(value).__name__}.")
-    return value
-
-
-def _sequence(inner: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{path} = {value!r}: a list is needed, such as [a, b].")
-    if inner[-1] is Ellipsis:
-        inner = (inner[0],) * len(value)
-    if len(value) != len(inner):
-        raise ConfigError(f"{path} = {value!r}: {len(inner)} values are needed, not {len(value)}.")
-    pairs = enumerate(zip(inner, value, strict=True))
-    return tuple(_value(hint, item, f"{path}[{place}]") for place, (hint, item) in pairs)
 
 
 def write_toml(config: Config) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from kaleido_core.errors import ConfigError
 from training.config import ClipConfig, Config
-from training.config_file import differences, parse, read_config, write_toml
+from training.config_file import differences, read_config, write_toml
+from training.typed import build
 
 LEAST = '[run]\nfolder = "runs/a"\nsteps = 10\n[data]\ncache = "cache"\n[model]\nweights = "tiny"\n'
 
@@ -56,7 +57,7 @@ def test_what_is_wrong_is_named_with_its_place(file, text, message):
 
 def test_what_must_be_said_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="model is missing"):
-        parse(Config, {"run": {"folder": "a", "steps": 1}, "data": {"cache": "b"}}, "")
+        build(Config, {"run": {"folder": "a", "steps": 1}, "data": {"cache": "b"}})
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
 
