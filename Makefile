@@ -1,6 +1,7 @@
 # make demo    two reference images and a prompt become a clip in demo/
 # make test    all tests, on the CPU
 # make check   lint, format, types, tests
+# make bench   speed and memory of every part, on the graphics card; figures in BENCH=runs/benchmark
 # make fix     what lint and format can mend by themselves
 #
 # The first call makes .venv. PYTHON=/path/to/python chooses another Python (3.11 or newer); VENV= another place,
@@ -19,6 +20,12 @@ PROMPT = A duck slides to the right and a robot face hops up and down in front o
 SEED = 0
 CLIP = demo/demo.mp4
 
+# What to measure; try `make bench PARTS=forward,vae COMFYUI=../ComfyUI`.
+BENCH = runs/benchmark
+PARTS =
+COMFYUI =
+SCALE = full
+
 ifeq ($(VENV),none)
 BIN := $(PYTHON)
 READY :=
@@ -28,7 +35,7 @@ READY := $(VENV)/.ready
 endif
 TOOLS = $(BIN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")'
 
-.PHONY: demo test check fix
+.PHONY: demo test check bench fix
 
 demo: $(READY)
 	@$(BIN) -m kaleido_core generate --prompt "$(PROMPT)" $(foreach image,$(REFERENCES),--reference "$(image)") \
@@ -46,6 +53,10 @@ check: $(READY)
 	$(BIN) -m ruff format --check .
 	$(BIN) -m pyright --pythonpath $(BIN)
 	$(BIN) -m pytest -q
+
+bench: $(READY)
+	@$(BIN) -m training.evaluation.benchmark "$(BENCH)" --scale $(SCALE) $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(COMFYUI),--comfyui "$(COMFYUI)")
 
 fix: $(READY)
 	$(BIN) -m ruff check --fix .

@@ -26,7 +26,8 @@ from .checkpoint import Progress
 from .config import Config
 from .config_file import read_config
 from .distributed import Ranks
-from .evaluation.benchmark import GIB, SMALL, TEXT_ROWS, measure, random_model
+from .evaluation.benchmark.measure import GIB, measure
+from .evaluation.benchmark.scale import TEXT_ROWS, TINY, random_transformer
 from .metrics import Losses
 from .optim import Average, make_optimizer
 from .trainee import trainee_at_work
@@ -93,7 +94,7 @@ class RandomSamples:
 
 def random_dit(config: DiTConfig, device: torch.device) -> KaleidoDiT:
     """On the host, with memory of its own for every weight; a block is drawn once, on the device, and copied."""
-    dit = random_model(replace(config, num_layers=1), device).cpu()
+    dit = random_transformer(replace(config, num_layers=1), device).cpu()
     dit.blocks.extend(copy.deepcopy(dit.blocks[0]) for _ in range(config.num_layers - 1))
     dit.config = config
     return dit
@@ -113,7 +114,7 @@ def step_flops(config: DiTConfig, tokens: int, full: bool) -> float:
 
 def peak_flops(device: torch.device, side: int) -> float:
     a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    return 2 * side**3 / measure("product", lambda: a @ b, device, 10).seconds
+    return 2 * side**3 / measure(lambda: a @ b, device, 10).seconds
 
 
 def measure_steps(config: Config, model: DiTConfig, sizes: Sequence[VideoSize], blank: Row, peak: float) -> list[Row]:
@@ -186,7 +187,7 @@ def main() -> None:
     if arguments.cap and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction((arguments.cap * GIB - CONTEXT) / whole, device)
-    model, sizes = (SMALL, SMALL_SIZES) if arguments.small else (KALEIDO_14B, SIZES)
+    model, sizes = (TINY.dit, SMALL_SIZES) if arguments.small else (KALEIDO_14B, SIZES)
     model = replace(model, num_layers=arguments.layers or model.num_layers)
     blank = Row(arguments.config.stem, tuple(arguments.set), "", 0, model.num_layers, arguments.cap)
     rows = measure_steps(read_config(arguments.config, arguments.set), model, sizes, blank, peak)

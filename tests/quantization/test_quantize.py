@@ -70,7 +70,7 @@ def test_the_embedded_model_loses_little(form):
     exact = dit(latent, torch.tensor([0.7]), context, references)
     plain = sum(value.nbytes for value in dit.state_dict().values())
     quantize(dit, form)
-    assert distance(dit(latent, torch.tensor([0.7]), context, references), exact) < {"fp8": 0.08, "int8": 0.03}[form]
+    assert distance(dit(latent, torch.tensor([0.7]), context, references), exact) < {"fp8": 0.1, "int8": 0.04}[form]
     assert sum(value.nbytes for value in dit.state_dict().values()) < 0.6 * plain  # of bfloat16
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from kaleido_core import Conditioning, initial_noise, sample, sigma_schedule
+from kaleido_core import Conditioning, initial_noise, sigma_schedule
 from kaleido_core.generate import Models, encode_text, load_models
 from kaleido_core.request import DEFAULTS_TINY, Request
+from kaleido_core.sampling.speed import Speed, sample_at
 from training.evaluation.identity import Search, all_found_rate, match_drawings
 
 from .data import Artwork, draw_scenes, load_artwork
@@ -30,6 +31,7 @@ from .render import render_clips, render_references
 from .scene import Scenes
 from .train_vae import psnr
 
+EXACT = Speed()
 PIECE = 50  # clips generated at a time
 MATCHED_FRAMES = (1, 6, 11, 15)
 PHOTO_CAPTIONS = (
@@ -76,7 +78,9 @@ def choose_cases(art: Artwork, candidates: Tensor, count: int, references: int) 
 
 
 @torch.no_grad()
-def make_clips(models: Models, captions: Sequence[str], pictures: Sequence[Tensor], seed: int) -> Tensor:
+def make_clips(
+    models: Models, captions: Sequence[str], pictures: Sequence[Tensor], seed: int, speed: Speed = EXACT
+) -> Tensor:
     """Generated pixels ``[N 3 F H W]`` with the embedded model's own settings; ``pictures`` ``[N 3 1 H W]`` each."""
     references = tuple(models.vae.encode(picture) for picture in pictures)
     context = encode_text(models, list(captions))
@@ -84,7 +88,8 @@ def make_clips(models: Models, captions: Sequence[str], pictures: Sequence[Tenso
     shape = (len(captions), 16, 5, DEFAULTS_TINY.height // 8, DEFAULTS_TINY.width // 8)
     noise = initial_noise(shape, seed).to(models.device)
     sigmas = sigma_schedule(DEFAULTS_TINY.steps, DEFAULTS_TINY.shift)
-    latent = sample(
+    latent = sample_at(
+        speed,
         models.dit,
         noise,
         sigmas,
@@ -95,13 +100,16 @@ def make_clips(models: Models, captions: Sequence[str], pictures: Sequence[Tenso
     return models.vae.decode(latent, chunk=WHOLE)
 
 
-def generate_all(models: Models, art: Artwork, scenes: Scenes, with_references: bool) -> tuple[Tensor, Tensor]:
+def generate_all(
+    models: Models, art: Artwork, scenes: Scenes, with_references: bool, speed: Speed = EXACT, piece: int = PIECE
+) -> tuple[Tensor, Tensor]:
     """Clips in -1..1, float16 on the CPU, ``[N 3 F H W]``, and the reference pictures ``[N R 3 H W]``."""
     clips, references = [], []
-    for start in range(0, len(scenes), PIECE):
-        part = scenes[start : start + PIECE]
+    for start in range(0, len(scenes), piece):
+        part = scenes[start : start + piece]
         pictures = render_references(part, art.emoji, art.photos, art.device)
-        clips.append(make_clips(models, part.captions, pictures if with_references else [], start).half().cpu())
+        given = pictures if with_references else []
+        clips.append(make_clips(models, part.captions, given, start, speed).half().cpu())
         references.append(torch.stack([picture[:, :, 0] for picture in pictures], 1).cpu())
     return torch.cat(clips), torch.cat(references)
 

@@ -1,0 +1,108 @@
+"""What the speeds of ``generate --speed`` cost: ``python -m training.tiny.speeds DATA OUT [--clips 200]``.
+
+The same held-out clips of kaleido-tiny at every speed, one at a time as users make them: how often the reference is
+recognised (``report.py``), the likeness to the exact clip, and the share of the blocks' work that was left.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kaleido_core.generate import Models, Request, load_models
+from kaleido_core.sampling.speed import SPEEDS
+
+from .data import Artwork, load_artwork
+from .report import Cases, candidate_drawings, choose_cases, found, generate_all
+
+logger = logging.getLogger("kaleido.training")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedFigures:
+    """``found``: share of clips with all references recognised; ``psnr``, ``lowest`` in dB beside the exact clips."""
+
+    speed: str
+    references: int
+    found: float
+    psnr: float
+    lowest: float
+    work: float
+
+
+@contextmanager
+def counted_blocks(dit: nn.Module) -> Iterator[list[int]]:
+    """While open, how often each block of ``dit`` ran; the step cache puts its own list in the place of theirs."""
+    blocks = list(dit.blocks)  # pyright: ignore[reportArgumentType]
+    counts = [0] * len(blocks)
+
+    def count(place: int) -> None:
+        counts[place] += 1
+
+    hooks = [
+        block.register_forward_pre_hook(lambda *_, place=place: count(place)) for place, block in enumerate(blocks)
+    ]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def likeness(clips: Tensor, exact: Tensor) -> Tensor:
+    """PSNR in dB of each clip ``[N 3 F H W]`` in -1..1; 99 for equal ones."""
+    error = (clips.float() - exact.float()).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / error)).clamp_max(99)
+
+
+def measure_speeds(models: Models, art: Artwork, cases: Cases, sprites: Tensor) -> list[SpeedFigures]:
+    figures, exact, exact_work = [], torch.zeros(0), 1
+    for name, speed in SPEEDS.items():
+        with counted_blocks(models.dit) as counts:
+            clips, _ = generate_all(models, art, cases.scenes, True, speed, piece=1)
+        if name == "exact":
+            exact, exact_work = clips, sum(counts)
+        near = likeness(clips, exact)
+        share = found(clips, cases.targets, sprites, art.device)
+        figures.append(
+            SpeedFigures(
+                name,
+                cases.targets.shape[1],
+                share,
+                near.median().item(),
+                near.min().item(),
+                sum(counts) / exact_work,
+            )
+        )
+        logger.info("%s", figures[-1])
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with emoji.zip and photos.zip")
+    parser.add_argument("out", type=Path, help="folder for speeds.json")
+    parser.add_argument("--clips", type=int, default=200)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    models = load_models(Request(prompt=""), device)
+    art = load_artwork(arguments.data, device)
+    candidates = candidate_drawings(art, 200)
+    sprites = art.emoji.sprites[candidates.to(device)]
+    figures = []
+    for references in (1, 2):
+        cases = choose_cases(art, candidates, arguments.clips, references)
+        figures += [dataclasses.asdict(one) for one in measure_speeds(models, art, cases, sprites)]
+        (arguments.out / "speeds.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
