@@ -11,7 +11,7 @@ import logging
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,8 +34,6 @@ from .trainee import trainee_at_work
 from .update import take_step
 
 CONTEXT = 0.75 * GIB  # of a card, that the driver and its libraries take beside torch
-SIZES = (VideoSize(81, 512, 512), VideoSize(81, 512, 896))
-SMALL_SIZES = (VideoSize(17, 128, 128),)
 REFERENCES = 3
 ALLOCATOR = "expandable_segments:True"  # without it, a nearly full card breaks into pieces too small to use
 
@@ -117,10 +115,12 @@ def peak_flops(device: torch.device, side: int) -> float:
     return 2 * side**3 / measure(lambda: a @ b, device, 10).seconds
 
 
-def measure_steps(config: Config, model: DiTConfig, sizes: Sequence[VideoSize], blank: Row, peak: float) -> list[Row]:
-    """A row for each size, from a model that is built once; one step warms up, the median of three counts."""
+def measure_steps(
+    config: Config, model: DiTConfig, sizes: Sequence[VideoSize], blank: Row, peak: float, repeats: int
+) -> Iterator[Row]:
+    """A row for each size, from a model that is built once; one step warms up, the median of ``repeats`` counts."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ranks, rows = Ranks(0, 1, device, 0, 1), []
+    ranks = Ranks(0, 1, device, 0, 1)
     with trainee_at_work(config, ranks, random_dit(model, device)) as trainee:
         parameters = trainee.parameters
         average = Average(parameters, config.optimizer.ema)
@@ -132,19 +132,24 @@ def measure_steps(config: Config, model: DiTConfig, sizes: Sequence[VideoSize], 
             _reset(device)
             times = []
             try:
-                for _ in range(4):
+                for _ in range(1 + repeats):
                     began = time.perf_counter()
                     take_step(trainee, progress, samples, config, ranks, Losses())
                     times.append(time.perf_counter() - began)  # a step ends by waiting for its norm
             except torch.OutOfMemoryError as error:
-                rows.append(replace(row, error=str(error).splitlines()[0]))
+                yield replace(row, error=str(error).splitlines()[0])
                 progress.optimizer.zero_grad(set_to_none=True)
                 continue
             flops = step_flops(model, row.tokens, config.model.method == "full") * config.run.batch
             seconds = statistics.median(times[1:])
             row = replace(row, seconds=seconds, petaflops=flops / 1e15, mfu=flops / seconds / peak)
-            rows.append(_with_memory(row, device))
-    return rows
+            yield _with_memory(row, device)
+
+
+def read_sizes(text: str) -> list[VideoSize]:
+    """From "896x512x81,..." (width, height, frames)."""
+    parts = [[int(number) for number in size.split("x")] for size in text.split(",")]
+    return [VideoSize(frames, height, width) for width, height, frames in parts]
 
 
 def _reset(device: torch.device) -> None:
@@ -178,6 +183,8 @@ def main() -> None:
     parser.add_argument("--cap", type=float, metavar="GIB", help="let the process have no more of the card")
     parser.add_argument("--peak", type=float, metavar="TFLOPS", help="of the card in bfloat16; measured by default")
     parser.add_argument("--layers", type=int, help="fewer blocks, for figures per layer")
+    parser.add_argument("--sizes", default="512x512x81,896x512x81", help="width x height x frames, by commas")
+    parser.add_argument("--repeats", type=int, default=3, help="steps whose median counts")
     parser.add_argument("--small", action="store_true", help="a small model and clip, to try this itself")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -187,14 +194,16 @@ def main() -> None:
     if arguments.cap and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction((arguments.cap * GIB - CONTEXT) / whole, device)
-    model, sizes = (TINY.dit, SMALL_SIZES) if arguments.small else (KALEIDO_14B, SIZES)
+    model, sizes = (TINY.dit, "128x128x17") if arguments.small else (KALEIDO_14B, arguments.sizes)
     model = replace(model, num_layers=arguments.layers or model.num_layers)
     blank = Row(arguments.config.stem, tuple(arguments.set), "", 0, model.num_layers, arguments.cap)
-    rows = measure_steps(read_config(arguments.config, arguments.set), model, sizes, blank, peak)
+    config = read_config(arguments.config, arguments.set)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    place = arguments.out / "measure.json"
+    place, rows = arguments.out / "measure.json", []
     before = json.loads(place.read_text()) if place.exists() else []
-    place.write_text(json.dumps(before + [asdict(row) for row in rows], indent=1) + "\n")
+    for row in measure_steps(config, model, read_sizes(sizes), blank, peak, arguments.repeats):
+        rows.append(row)
+        place.write_text(json.dumps(before + [asdict(one) for one in rows], indent=1) + "\n")
     print(table(rows))
 
 

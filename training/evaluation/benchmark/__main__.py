@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch._logging import set_logs  # pyright: ignore[reportPrivateImportUsage]
 
 from .attention import attention
 from .comfyui import comfyui
@@ -105,9 +106,10 @@ def keep(row: Row, report: Report, began: float, folder: Path) -> None:
 def quieten() -> None:
     """Ours may speak; compilers and hosts only of errors."""
     warnings.filterwarnings("ignore")
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.getLogger("kaleido").setLevel(logging.WARNING)
-    torch._logging.set_logs(all=logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.name.startswith("kaleido.") or record.levelno >= logging.ERROR)
+    logging.basicConfig(handlers=[handler], format="%(message)s")
+    set_logs(all=logging.ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

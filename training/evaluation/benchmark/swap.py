@@ -18,7 +18,7 @@ from .scale import random_inputs, random_transformer
 
 PATIENCE = 8.0  # seconds: two repeats of a forward
 # What ``block_swap`` may pin, by where the weights live; its own choice is half of what is free.
-PINNED_BYTES = {"pinned": 2**60, "staged": 0, "mapped": 0}
+PINNED_BYTES = {"pinned": 2**60, "mapped": 0}
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,12 @@ class Task:
 
 @torch.no_grad()
 def swap(bench: Bench) -> Iterator[Row]:
-    """All on the card; then under each cap from pinned memory, under the hardest also through two pinned buffers."""
+    """All on the card; then under each cap from pinned memory."""
     task, row, dit = whole_transformer(bench)
     yield row
     dit.cpu()
     for cap in bench.scale.caps:
         yield within(task, dit, cap, "pinned", bench.device)
-    yield within(task, dit, min(bench.scale.caps), "staged", bench.device)
 
 
 def whole_transformer(bench: Bench) -> tuple[Task, Row, nn.Module]:

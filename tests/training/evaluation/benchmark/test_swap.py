@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("part", "homes"), [
-    (swap, ["card", "pinned", "pinned", "pinned", "staged"]),
+    (swap, ["card", "pinned", "pinned", "pinned"]),
     (mapped, ["card", "mapped"]),
     (text, ["card", "pinned", "pinned", "pinned"]),
 ])  # fmt: skip
