@@ -36,8 +36,9 @@ class Placement:
         if self.room is None:
             yield
         elif hasattr(model, "blocks"):
-            resident = resident_blocks(model, self.room - RESERVE - work)
-            logger.info("%s: %d blocks stay on %s", type(model).__name__, resident, self.device)
+            parts = blocks_of(model)
+            resident = parts.resident(self.room - RESERVE - work)
+            logger.info("%s: %d of %d blocks stay on %s", type(model).__name__, resident, parts.count, self.device)
             with block_swap(model, resident, self.device):
                 yield
         else:
@@ -107,11 +108,6 @@ def place(device: torch.device, parts: tuple[nn.Module, ...], work: float, room:
     for part in parts:
         part.to(device)
     return Placement(device)
-
-
-def resident_blocks(model: nn.Module, room: float) -> int:
-    """How many blocks can lie within ``room`` bytes all the time, beside what is no block and two visitors."""
-    return blocks_of(model).resident(room)
 
 
 def blocks_of(model: nn.Module) -> Blocks:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from kaleido_core import KaleidoDiT, load_text_encoder, load_tokenizer, load_vae
 from kaleido_core.checkpoints.load import TINY
 from kaleido_core.contact_sheet import write_contact_sheet
-from kaleido_core.generate import TINY_CONTEXT_ROWS, Models, Request, defaults_for, render
+from kaleido_core.generate import TINY_CONTEXT_ROWS, Models, render
 from kaleido_core.placement import Placement
+from kaleido_core.request import Request, defaults_for
 
 from .batches import Draw, MicroBatch, Source, load_micro_batch, seed_of, shift_noise
 from .config import ClipConfig, Config, NoiseConfig

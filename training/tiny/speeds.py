@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kaleido_core.generate import Models, Request, load_models
+from kaleido_core.generate import Models, load_models
+from kaleido_core.request import Request
 from kaleido_core.sampling.speed import SPEEDS
 
 from .data import Artwork, load_artwork

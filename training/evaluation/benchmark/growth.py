@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from kaleido_core import DiTConfig, VideoSize
-from kaleido_core.offloading.arithmetic import forward_flops
+from kaleido_core.offloading.arithmetic import attention_flops, forward_flops, product_flops
 
 from .forward import run_dit
 from .measure import Bench, Cost, Note, Row, measure
-from .scale import TEXT_ROWS, random_inputs, random_transformer, tokens_of
+from .scale import random_inputs, random_transformer, tokens_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def growth(bench: Bench) -> Iterator[Row]:
 
 def deviations(config: DiTConfig, grown: Sequence[Grown]) -> Iterator[Row]:
     seconds = torch.tensor([one.cost.seconds for one in grown], dtype=torch.float64)
-    work = torch.tensor([split_flops(config, one.tokens) for one in grown], dtype=torch.float64)  # [n 2]
+    each = [(product_flops(config, one.tokens), attention_flops(config, one.tokens)) for one in grown]
+    work = torch.tensor(each, dtype=torch.float64)  # [n 2]
     fits = {"one rate": fit(work.sum(1, keepdim=True), seconds), "two rates": fit(work, seconds)}
     off = {name: 100 * (seconds / (work @ costs.expand(2)) - 1) for name, costs in fits.items()}
     for index, one in enumerate(grown):
@@ -74,12 +75,6 @@ def deviations(config: DiTConfig, grown: Sequence[Grown]) -> Iterator[Row]:
     for name, costs in fits.items():
         rates = (1 / costs.expand(2) / 1e12).tolist()
         yield Fit(name, rates[0], rates[1], off[name].abs().max().item(), off[name].abs().mean().item())
-
-
-def split_flops(config: DiTConfig, tokens: int) -> tuple[float, float]:
-    """``forward_flops``: of the matrix products, and of the attention."""
-    attention = 4.0 * tokens * (tokens + TEXT_ROWS) * config.width * config.num_layers
-    return forward_flops(config, tokens, TEXT_ROWS) - attention, attention
 
 
 def fit(work: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,7 @@ TINY = Scale(
     size=VideoSize(5, 32, 48),
     large=VideoSize(5, 48, 64),
     large_cap=1.26,
-    caps=(1.552, 1.555, 2),  # of each 1.25 GiB are kept free, 0.3 are for inputs and libraries
+    caps=(1.252, 1.255, 2),  # RESERVE of each is kept free
     growth_frames=(5, 9),
     growth_layers=2,
 )

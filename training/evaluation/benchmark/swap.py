@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_core import block_swap
-from kaleido_core.offloading.block_swap import SLOTS
-from kaleido_core.placement import RESERVE, resident_blocks, size_of, work_of_transformer
+from kaleido_core.offloading.memory_plan import RESERVE, Blocks
+from kaleido_core.placement import blocks_of, work_of_transformer
 
 from .forward import run_dit
 from .measure import GIB, Bench, Cost, Row, attempt, capped, keep_and_measure
@@ -76,15 +76,16 @@ def whole(
 ) -> tuple[Task, Row]:
     """All of ``model`` on the device, without any cap."""
     result, cost = keep_and_measure(lambda: run(model), device, patience=PATIENCE)
-    blocks = len(list(model.get_submodule("blocks").children()))
-    foretold = peak_of(model, blocks, work) / GIB
-    row = Swapped(name, None, "card", blocks, 0.0, cost, 1.0, True, foretold, host_memory())
+    blocks = blocks_of(model)
+    foretold = peak_of(blocks, blocks.count, work) / GIB
+    row = Swapped(name, None, "card", blocks.count, 0.0, cost, 1.0, True, foretold, host_memory())
     return Task(name, run, work, result, cost.seconds), row
 
 
 def within(task: Task, model: nn.Module, cap: float, home: str, device: torch.device) -> Row:
     """``model``, whose weights are in main memory, with as many blocks resident as ``generate`` would take."""
-    resident = resident_blocks(model, cap * GIB - RESERVE - task.work)
+    blocks = blocks_of(model)
+    resident = blocks.resident(cap * GIB - RESERVE - task.work)
 
     def run() -> Row:
         began = time.perf_counter()
@@ -92,18 +93,16 @@ def within(task: Task, model: nn.Module, cap: float, home: str, device: torch.de
             setup = time.perf_counter() - began
             result, cost = keep_and_measure(lambda: task.run(model), device, patience=PATIENCE)
             host = host_memory()
-        equal, foretold = torch.equal(result, task.whole), peak_of(model, resident, task.work) / GIB
+        equal, foretold = torch.equal(result, task.whole), peak_of(blocks, resident, task.work) / GIB
         ratio = cost.seconds / task.seconds
         return Swapped(task.name, cap, home, resident, setup, cost, ratio, equal, foretold, host)
 
     return attempt(f"{task.name}, {home}, {cap} GiB", run)
 
 
-def peak_of(model: nn.Module, resident: int, work: float) -> float:
+def peak_of(blocks: Blocks, resident: int, work: float) -> float:
     """Bytes: all that is no block, the resident ones, two visitors, and the work."""
-    blocks = [size_of(block) for block in model.get_submodule("blocks").children()]
-    away = max(0, len(blocks) - resident - SLOTS)
-    return size_of(model) - away * max(blocks) + work
+    return blocks.rest + resident * blocks.each + blocks.ring(resident) + work
 
 
 def host_memory() -> float | None:

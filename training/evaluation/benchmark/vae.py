@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from kaleido_core import VideoSize, WanVAE
-from kaleido_core.placement import RESERVE, size_of
+from kaleido_core.offloading.memory_plan import RESERVE
+from kaleido_core.placement import size_of
 from kaleido_core.vae.model import channels_last
-from kaleido_core.vae.tile_memory import CountBytes, choose_tile, decode_bytes, encode_bytes
-from kaleido_core.vae.tiling import Size, decode_tiled, encode_tiled
+from kaleido_core.vae.tile_memory import CountBytes, Size, choose_tile, decode_bytes, encode_bytes
+from kaleido_core.vae.tiling import decode_tiled, encode_tiled
 
 from .host import host_vae
 from .measure import GIB, Bench, Cost, Note, Row, attempt, capped, measure, settle

@@ -2,22 +2,15 @@ import pytest
 import torch
 
 from kaleido_core import KALEIDO_14B
-from kaleido_core.offloading.arithmetic import forward_flops
-from training.evaluation.benchmark.growth import Deviation, Fit, Grown, deviations, growth, split_flops
+from kaleido_core.offloading.arithmetic import attention_flops, product_flops
+from training.evaluation.benchmark.growth import Deviation, Fit, Grown, deviations, growth
 from training.evaluation.benchmark.measure import Bench, Cost
 from training.evaluation.benchmark.scale import TINY
 
 
-def test_products_and_attention_make_up_the_arithmetic_of_a_forward():
-    products, attention = split_flops(KALEIDO_14B, 43008)
-    assert products + attention == forward_flops(KALEIDO_14B, 43008)
-    assert products == pytest.approx(1.03e15, rel=1e-2) and attention == pytest.approx(1.52e15, rel=2e-2)
-
-
 def test_seconds_of_two_rates_are_foretold_by_two_and_not_by_one():
     def grown(tokens: int) -> Grown:
-        products, attention = split_flops(KALEIDO_14B, tokens)
-        seconds = products / 700e12 + attention / 500e12
+        seconds = product_flops(KALEIDO_14B, tokens) / 700e12 + attention_flops(KALEIDO_14B, tokens) / 500e12
         return Grown(str(tokens), 0, 0, tokens, Cost(seconds, seconds, seconds, 0, 0, 0), 0)
 
     rows = list(deviations(KALEIDO_14B, [grown(tokens) for tokens in (5376, 21504, 43008, 60928)]))

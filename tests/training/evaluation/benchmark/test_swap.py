@@ -3,7 +3,8 @@ import tempfile
 import pytest
 import torch
 
-from kaleido_core.placement import RESERVE, resident_blocks, size_of
+from kaleido_core.offloading.memory_plan import RESERVE
+from kaleido_core.placement import blocks_of, size_of
 from training.evaluation.benchmark.mapped import mapped
 from training.evaluation.benchmark.measure import GIB, Bench
 from training.evaluation.benchmark.scale import TINY, random_transformer
@@ -31,9 +32,9 @@ def test_blocks_that_visit_give_the_same_bits_and_what_is_foretold_fits_the_cap(
 
 def test_the_foretold_peak_is_everything_with_all_blocks_there_and_within_the_room_otherwise():
     dit, work = random_transformer(TINY.dit, CPU), 1000.0
-    assert peak_of(dit, 4, work) == size_of(dit) + work
-    room = 0.9 * size_of(dit)
-    assert peak_of(dit, resident_blocks(dit, room), work) <= room + work
+    blocks, room = blocks_of(dit), 0.9 * size_of(dit)
+    assert peak_of(blocks, 4, work) == size_of(dit) + work
+    assert peak_of(blocks, blocks.resident(room), work) <= room + work
     assert min(TINY.caps) * GIB > RESERVE, "else nothing would be left"
 
 
