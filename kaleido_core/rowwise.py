@@ -78,24 +78,31 @@ def fused(function: Callable[P, T], otherwise: Callable[P, T] | None = None) -> 
     """``function`` as one kernel on a card; elsewhere, or where no compiler works, ``otherwise`` or as it is."""
     compiled: Callable[P, T] | None = None
     plain = otherwise or function
+    proven: set[bool] = set()  # ways, by whether gradients are wanted, that have worked once
 
     @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> T:
         nonlocal compiled
+        learns = torch.is_grad_enabled()
         if torch.compiler.is_compiling():
             return function(*arguments, **named)
         x = arguments[0]
         if not (isinstance(x, Tensor) and can_fuse(x)):
             return plain(*arguments, **named)
         try:
-            if not torch.is_grad_enabled() and x.stride(-1) == 1:
-                return getattr(_kernels(), function.__name__)(*arguments, **named)
-            compiled = compiled or _compile(function)
-            _keep_widths(arguments)
-            return compiled(*arguments, **named)
-        except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
+            if not learns and x.stride(-1) == 1:
+                result = getattr(_kernels(), function.__name__)(*arguments, **named)
+            else:
+                compiled = compiled or _compile(function)
+                _keep_widths(arguments)
+                result = compiled(*arguments, **named)
+            proven.add(learns)
+            return result
+        except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler and its toolchain may come up with
+            if learns in proven:  # no compiler's: checkpointing ends its second forward by raising, for one
+                raise
             _give_up(error)
             return plain(*arguments, **named)
 

@@ -77,3 +77,23 @@ def test_a_full_size_forward_holds_at_most_two_and_a_half_gib_beside_its_weights
         with Peak() as peak:
             dit(latent, torch.rand(1), context, references)
     assert 1.5 < peak.bytes / 2**30 < 2.5
+
+
+def test_what_has_worked_is_not_blamed_for_an_end_from_outside(monkeypatch):
+    """Checkpointing stops its second forward by an exception, wherever that is; to go on would compute it all."""
+    stops = []
+
+    def step(x):
+        if stops:
+            raise RuntimeError("enough was computed again")
+        return 2 * x
+
+    monkeypatch.setattr(rowwise, "can_fuse", lambda _: True)
+    monkeypatch.setattr(rowwise, "_compile", lambda function: function)
+    monkeypatch.setattr(rowwise, "_works", True)
+    run, x = rowwise.fused(step), values(1, TOKENS, WIDTH)
+    run(x)
+    stops.append(True)
+    with pytest.raises(RuntimeError, match="enough"):
+        run(x)
+    assert rowwise._works

@@ -114,11 +114,11 @@ def capped(device: torch.device, gib: float) -> Iterator[None]:
         return
     settle(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), device.index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, device.index)
 
 
 def settle(device: torch.device) -> None:
