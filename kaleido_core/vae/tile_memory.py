@@ -75,7 +75,8 @@ def encode_bytes(vae: WanVAE, clip: Grid, tile: Size, chunk: int = TEMPORAL_STRI
     high, low = encoder_parts(vae)
     largest = largest_tile(high, cells(tile), cells(clip[1:]))
     chunk = min(chunk, clip[0])  # a reference is one frame
-    return _peak(vae, clip, _numbers(high, largest, chunk), low, max(1, chunk // TEMPORAL_STRIDE))
+    tile_numbers = _numbers(high, largest, chunk, once=chunk == clip[0])
+    return _peak(vae, clip, tile_numbers, low, max(1, chunk // TEMPORAL_STRIDE))
 
 
 def _peak(vae: WanVAE, clip: Grid, tile: int, low: Layers, chunk: int) -> int:
@@ -86,9 +87,12 @@ def _peak(vae: WanVAE, clip: Grid, tile: int, low: Layers, chunk: int) -> int:
     return vae.conv1.weight.element_size() * (middle + max(tile, middle + _numbers(low, whole, chunk)))
 
 
-def _numbers(layers: Layers, tile: Tile, frames: int) -> int:
-    """How many numbers the layers keep of a tile's past, and hold at once at work on ``frames`` of their input."""
-    past = work = 0
+def _numbers(layers: Layers, tile: Tile, frames: int, once: bool = False) -> int:
+    """How many numbers the layers keep of a tile's past, and hold at once at work on ``frames`` of their input.
+
+    ``once``: these are all frames, so that no layer has a past before its turn.
+    """
+    past = work = peak = 0
     fine = finest(layers)
     few = piece_frames(full_size(layers[fine.start], tile.area(fine.start))) if fine else 0
     for at, layer in enumerate(layers):
@@ -97,11 +101,12 @@ def _numbers(layers: Layers, tile: Tile, frames: int) -> int:
         now = min(frames, few) if at in fine else frames
         held = _held(layers, tile, frames) if at in fine else 0
         work = max(work, held + area * _work(layer, now))
+        peak = max(peak, past + held + area * _work(layer, now))
         if isinstance(layer, Upsample) and layer.time_conv:
             frames *= 2
         elif isinstance(layer, Downsample) and layer.time_conv:
             frames //= 2
-    return past + work
+    return peak if once else past + work
 
 
 def _work(layer: nn.Module, frames: int) -> int:

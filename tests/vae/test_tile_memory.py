@@ -87,5 +87,5 @@ def test_what_was_measured_on_a_card_is_foretold(full_width, way, size, tile, me
 def test_a_picture_takes_less_than_a_clip(full_width, peak_of):
     given = torch.empty(1, 3, 1, 512, 896, device="meta")
     counted = encode_bytes(full_width, (1, 512, 896), (512, 896))
-    assert counted == pytest.approx(peak_of(lambda: encode_tiled(full_width, given, (512, 896))), rel=0.04)
+    assert counted == pytest.approx(peak_of(lambda: encode_tiled(full_width, given, (512, 896))), rel=0.05)
     assert counted < encode_bytes(full_width, CLIP, (512, 896))

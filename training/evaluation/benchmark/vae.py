@@ -23,7 +23,7 @@ CLIP = tuple[int, int, int]  # frames, height, width
 
 @dataclass(frozen=True)
 class Coded(Row):
-    """``foretold_gib``: what ``vae/tiling.py`` says that the call adds, its result aside."""
+    """``foretold_gib``: what ``vae/tile_memory.py`` says that the call adds, its result aside."""
 
     clip: CLIP
     tile: Size | None
