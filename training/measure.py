@@ -25,6 +25,7 @@ from .batches import Sample, load_step
 from .checkpoint import Progress
 from .config import Config
 from .config_file import read_config
+from .data.frames import read_sizes
 from .distributed import Ranks
 from .evaluation.benchmark.measure import GIB, measure
 from .evaluation.benchmark.scale import TEXT_ROWS, TINY, random_transformer
@@ -144,12 +145,6 @@ def measure_steps(
             seconds = statistics.median(times[1:])
             row = replace(row, seconds=seconds, petaflops=flops / 1e15, mfu=flops / seconds / peak)
             yield _with_memory(row, device)
-
-
-def read_sizes(text: str) -> list[VideoSize]:
-    """From "896x512x81,..." (width, height, frames)."""
-    parts = [[int(number) for number in size.split("x")] for size in text.split(",")]
-    return [VideoSize(frames, height, width) for width, height, frames in parts]
 
 
 def _reset(device: torch.device) -> None:

@@ -1,15 +1,20 @@
 """Cached samples, and the order in which they come.
 
 A cache is a folder of ``NAME.safetensors``, each with ``latent`` ``[16 T H W]``, ``context`` ``[L D]`` and references
-``reference.I.VARIANT`` ``[16 1 h w]``; ``empty.safetensors`` has the ``context`` of no words at all.
+``reference.I.VARIANT`` ``[16 1 h w]``; ``empty.safetensors`` has the ``context`` of no words at all. The metadata may
+say ``context_rows``, to which zeros fill the context up, and ``weights``, how often each variant is drawn.
 """
 
 import functools
 import hashlib
+import json
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -31,7 +36,7 @@ class CachedSamples:
         self._paths = sorted(path for path in Path(folder).glob("*.safetensors") if path.stem != EMPTY)
         if not self._paths:
             raise DataError(f"{folder} holds no cached samples. Run python -m training.cache MANIFEST {folder} first.")
-        self._empty = _read(Path(folder, f"{EMPTY}.safetensors"))["context"]
+        self._empty = _read(Path(folder, f"{EMPTY}.safetensors")).tensor("context")
         groups: dict[Shapes, list[int]] = defaultdict(list)
         for index, path in enumerate(self._paths):
             groups[_shapes(path)].append(index)
@@ -73,37 +78,57 @@ class CachedSamples:
 
     def load(self, index: int, own: np.random.Generator, shared: np.random.Generator) -> Sample:
         """``own`` is this sample's chance; ``shared``, the same for all of a micro batch, says how many references."""
-        config, tensors = self._config, _read(self._paths[index])
-        try:
-            latent, context = tensors["latent"], tensors["context"]
-        except KeyError as error:
-            raise DataError(f"it has no {error}; cache this record again") from error
-        if own.random() < config.caption_dropout:
-            context = self._empty
-        variants = _variants(tensors)
+        config, file = self._config, _read(self._paths[index])
+        context = self._empty if own.random() < config.caption_dropout else file.tensor("context")
+        variants = file.variants()
         kept = min(len(variants), config.max_references)
         if config.sample_references and kept:
             kept = int(shared.integers(1, kept + 1))
         if shared.random() < config.reference_dropout:
             kept = 0
         order = own.permutation(len(variants)) if config.shuffle_references else range(len(variants))
-        references = tuple(variants[place][own.integers(len(variants[place]))] for place in list(order)[:kept])
-        return Sample(self.name_of(index), latent, context, references)
+        drawn = [own.choice(len(variants[place]), p=file.odds(place)) for place in range(len(variants))]
+        references = tuple(variants[place][drawn[place]] for place in list(order)[:kept])
+        return Sample(self.name_of(index), file.tensor("latent"), file.padded(context), references)
 
 
-def _variants(tensors: dict[str, Tensor]) -> list[list[Tensor]]:
-    """The variants of each reference, in order."""
-    found: dict[int, list[Tensor]] = defaultdict(list)
-    for key in sorted(tensors):
-        if key.startswith("reference."):
-            found[int(key.split(".")[1])].append(tensors[key])
-    return [found[place] for place in sorted(found)]
+@dataclass(frozen=True)
+class _File:
+    """What one file holds."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    def tensor(self, name: str) -> Tensor:
+        try:
+            return self.tensors[name]
+        except KeyError as error:
+            raise DataError(f"it has no {error}; cache this record again") from error
+
+    def variants(self) -> list[list[Tensor]]:
+        """Those of each reference, in order."""
+        found: dict[int, list[Tensor]] = defaultdict(list)
+        for key in sorted(self.tensors):
+            if key.startswith("reference."):
+                found[int(key.split(".")[1])].append(self.tensors[key])
+        return [found[place] for place in sorted(found)]
+
+    def odds(self, place: int) -> list[float] | None:
+        """How often each variant of a reference is drawn; None: equally."""
+        weights = json.loads(self.metadata.get("weights", "[]"))
+        return [weight / sum(weights[place]) for weight in weights[place]] if weights else None
+
+    def padded(self, context: Tensor) -> Tensor:
+        """With the rows of zeros that the model reads behind a text."""
+        missing = int(self.metadata.get("context_rows", 0)) - len(context)
+        return torch.cat([context, context.new_zeros(missing, context.shape[1])]) if missing > 0 else context
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> _File:
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+            return _File(tensors, file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read ({error}); cache this record again") from error
 
@@ -112,6 +137,7 @@ def _shapes(path: Path) -> Shapes:
     """What must agree within a micro batch; nothing for a file that cannot be read, which ``load`` will tell."""
     try:
         with safe_open(path, "pt") as file:
-            return tuple(tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys()))
+            keys = [key for key in sorted(file.keys()) if key == "latent" or key.endswith(".0")]
+            return tuple(tuple(file.get_slice(key).get_shape()) for key in keys)
     except (OSError, SafetensorError):
         return ()

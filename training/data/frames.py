@@ -1,6 +1,8 @@
 """Frames of a clip for training: which ones, and how they fill the size that is trained at (SPEC 9)."""
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from kaleido_core.errors import DataError
+from kaleido_core.errors import ConfigError, DataError
 from kaleido_core.shapes import TEMPORAL_STRIDE, VideoSize
 
 RATE = 16.0  # frames a second, the model's own
@@ -55,37 +57,51 @@ def fill(frames: Tensor, height: int, width: int) -> Tensor:
     return frames[..., top : top + height, left : left + width]
 
 
+def read_sizes(text: str) -> tuple[VideoSize, ...]:
+    """From "896x512x81,..." (width, height, frames). Raises ``ConfigError``."""
+    try:
+        parts = [[int(number) for number in size.split("x")] for size in text.split(",")]
+        return tuple(VideoSize(frames, height, width) for width, height, frames in parts)
+    except ValueError as error:
+        raise ConfigError(f"sizes {text!r}; WIDTHxHEIGHTxFRAMES by commas is needed, such as 896x512x81.") from error
+
+
+def best_size(width: int, height: int, sizes: Sequence[VideoSize]) -> VideoSize:
+    """The one whose shape is nearest to ``width`` x ``height``."""
+    return min(sizes, key=lambda size: abs(math.log(size.width / size.height * height / width)))
+
+
 def read_frames(
-    video: str, t0: float, t1: float | None, size: VideoSize, rule: FrameRule = "by_time"
+    video: str, t0: float, t1: float | None, sizes: Sequence[VideoSize], rule: FrameRule = "by_time"
 ) -> Tensor:
-    """Uint8 ``[F 3 H W]`` of a video from ``t0`` to ``t1`` seconds, F = 4k + 1 at most ``size.frames``.
+    """Uint8 ``[F 3 H W]`` of a video from ``t0`` to ``t1`` seconds, in the best of ``sizes``; F = 4k + 1.
 
     By time, a frame every sixteenth of a second is the one nearest to it, whatever the video's rate and however uneven;
-    a short clip gives fewer. The official rule always gives ``size.frames``. Raises ``DataError``.
+    a short clip gives fewer. The official rule always gives as many as the size has. Raises ``DataError``.
     """
     if not Path(video).is_file():
         raise DataError(f"{video} is missing. Correct the path, or remove the record.")
     window = ["-ss", f"{t0:.6f}"] if t0 else []
     window += ["-t", f"{t1 - t0:.6f}"] if t1 is not None else []
-    if rule == "official":
-        frames = list(_decode(video, window, [], None))
-        taken = official_indices(len(frames), _rate(video), size.frames)
-        chosen = [frames[index] for index in taken]
-    else:
-        chosen = list(_decode(video, window, ["-vf", f"fps={RATE:g}"], size.frames))
-        chosen = chosen[: whole_length(len(chosen))]
-    if not chosen:
+    most = max(size.frames for size in sizes)
+    filters, limit = ([], None) if rule == "official" else (["-vf", f"fps={RATE:g}"], most)
+    frames = list(islice(_decode(video, window, filters), limit))
+    if not frames:
         raise DataError(f"{video} has no frame from {t0:g} s on. Correct t0 and t1, or remove the record.")
+    height, width = frames[0].shape[:2]
+    size = best_size(width, height, sizes)
+    if rule == "official":
+        chosen = [frames[index] for index in official_indices(len(frames), _rate(video), size.frames)]
+    else:
+        chosen = frames[: whole_length(min(len(frames), size.frames))]
     return torch.cat([fill(_picture(frame), size.height, size.width) for frame in chosen])
 
 
-def _decode(video: str, window: Sequence[str], filters: Sequence[str], most: int | None) -> Iterator[np.ndarray]:
+def _decode(video: str, window: Sequence[str], filters: Sequence[str]) -> Iterator[np.ndarray]:
     reader = imageio_ffmpeg.read_frames(video, input_params=list(window), output_params=list(filters))
     try:
         width, height = next(reader)["size"]
-        for number, frame in enumerate(reader):
-            if number == most:
-                return
+        for frame in reader:
             yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
     except (OSError, RuntimeError, KeyError, StopIteration, ValueError) as error:
         raise DataError(f"{video} cannot be read as a video. Check it, or remove the record.") from error

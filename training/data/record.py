@@ -1,6 +1,6 @@
 """A training clip as it is written down: one line of ``manifest.jsonl``, or a number in the official folders.
 
-The manifest is what curation gives and what the cache reads; ``README.md`` shows a line of it.
+The manifest is what curation gives and what the cache reads; ``training/README.md`` shows a line of it.
 """
 
 import json
