@@ -42,7 +42,7 @@ def _render_clips(scenes: Scenes, emoji: EmojiSet, photos: PhotoSet, device: str
     canvas = paint_backdrops(scenes.backdrop, photos, scenes.size, device)[:, :, None].repeat(1, 1, frames, 1, 1)
     for seat in range(scenes.sprite.shape[1]):
         poses = scenes.poses[:, seat]
-        sprites = _premultiplied(emoji, scenes.sprite[:, seat], scenes.colour[:, seat], None, device)
+        sprites = _subjects(scenes, seat, scenes.sprite[:, seat], None, emoji, device)
         # One softness for all frames: the geometric mean of the sizes.
         sprites = _soften(sprites, poses[..., 2].log().mean(1).exp() * scenes.size)
         grid = _pose_grid(poses.to(device), scenes.mirror[:, seat].to(device), scenes.size)
@@ -57,14 +57,27 @@ def _render_references(
 ) -> Tensor:
     references = scenes.references
     canvas = paint_backdrops(references.backdrop[:, seat], photos, scenes.size, device)
-    sprites = _premultiplied(
-        emoji, references.sprite[:, seat], scenes.colour[:, seat], references.light[:, seat].to(device), device
-    )
+    light = references.light[:, seat].to(device)
+    sprites = _subjects(scenes, seat, references.sprite[:, seat], light, emoji, device)
     grid = _pose_grid(references.pose[:, seat, None].to(device), references.mirror[:, seat].to(device), scenes.size)
     # Larger than the drawing: bicubic keeps edges crisp.
     layer = functional.grid_sample(sprites, grid, mode="bicubic", padding_mode="zeros", align_corners=False).clamp(0, 1)
     painted = canvas * (1 - layer[:, 3:]) + torch.minimum(layer[:, :3], layer[:, 3:])
     return (painted * 2 - 1).clamp(-1, 1)[:, :, None]
+
+
+def _subjects(
+    scenes: Scenes, seat: int, sprite: Tensor, light: Tensor | None, emoji: EmojiSet, device: str | torch.device
+) -> Tensor:
+    """``_premultiplied`` drawings of a seat, each with the badge that it carries."""
+    colour = scenes.colour[:, seat]
+    own = _premultiplied(emoji, sprite, colour, light, device)
+    worn = torch.where(sprite >= 0, scenes.badge[:, seat], -1)
+    pose = scenes.badge_pose[:, seat, None].to(device)
+    badge = _premultiplied(emoji, worn, colour, light, device)
+    grid = _pose_grid(pose, torch.ones(len(pose), device=device), SIDE)
+    badge = functional.grid_sample(badge, grid, padding_mode="zeros", align_corners=False)
+    return own * (1 - badge[:, 3:]) + badge
 
 
 def _premultiplied(

@@ -33,7 +33,8 @@ REFERENCE_ODDS = {"white": 60, "plain": 14, "gradient": 10, "clouds": 4, "photo"
 RECOLOURED = 0.4  # of the training clips' subjects: new identities, seen only in clip and reference
 OTHER_VENDOR = 0.05
 SAME_SIDE = 0.9  # of the references face the way the subject does in the clip
-UNNAMED = 0.08  # of the captions with references, in training
+BADGED = 0.5  # of the training clips' subjects carry a piece of another drawing: identities without end
+UNNAMED = 0.35  # of the captions with references, in training: what names do not tell, references must
 _CANDIDATES = 4  # backdrops tried for contrast with the subjects
 _CLEAR = 0.42  # distance of colours in the unit cube at which a subject is well seen
 
@@ -63,8 +64,9 @@ class Scenes:
     """N clips with S seats for subjects. On the CPU; ``scenes[i:j]`` or ``scenes[indices]`` selects clips.
 
     ``identity`` and ``sprite`` int64 ``[N S]``, -1 where a seat is empty; ``poses`` float32 ``[N S F 4]`` as in
-    ``Acts``, ``mirror`` ``[N S]``, ``colour`` ``[N S 3 3]`` (a subject's recolouring, in clip and reference alike);
-    ``size`` is the side of clips and references in pixels.
+    ``Acts``, ``mirror`` ``[N S]``; in clip and reference alike ``colour`` ``[N S 3 3]``, a subject's recolouring, and
+    ``badge`` int64 ``[N S]``, a drawing that it carries (-1 for none) at ``badge_pose`` ``[N S 4]``, as in ``Acts`` but
+    within the subject. ``size`` is the side of clips and references in pixels.
     """
 
     captions: tuple[str, ...]
@@ -73,6 +75,8 @@ class Scenes:
     poses: Tensor
     mirror: Tensor
     colour: Tensor
+    badge: Tensor
+    badge_pose: Tensor
     backdrop: Backdrop
     references: References
     size: int
@@ -89,6 +93,8 @@ class Scenes:
             poses=self.poses[index],
             mirror=self.mirror[index],
             colour=self.colour[index],
+            badge=self.badge[index],
+            badge_pose=self.badge_pose[index],
             backdrop=self.backdrop[index],
             references=self.references[index],
             size=self.size,
@@ -114,6 +120,7 @@ def sample_scenes(
     vendor = torch.from_numpy(rng.integers(0, 2, (count, seats)))
     sprite = emoji.drawings[identity, vendor].masked_fill(empty, -1)
     colour, recoloured = _draw_colours(rng, (count, seats), RECOLOURED if split == "train" else 0.0)
+    badge, badge_pose = _draw_badges(rng, emoji, (count, seats), BADGED if split == "train" else 0.0)
     acts = draw_acts(rng, counts, seats, frames)
     backdrop = _draw_clear_backdrops(rng, _mean_colours(emoji, sprite, colour), empty)
     mirror = _draw_mirrors(rng, (count, seats))
@@ -126,6 +133,8 @@ def sample_scenes(
         poses=torch.from_numpy(acts.poses).float(),
         mirror=mirror,
         colour=colour,
+        badge=badge,
+        badge_pose=badge_pose,
         backdrop=backdrop,
         references=_draw_references(rng, emoji.drawings[identity, 1 - vendor], sprite, mirror[:, :references]),
         size=size,
@@ -164,6 +173,19 @@ def _draw_colours(rng: np.random.Generator, shape: tuple[int, int], odds: float)
     turn = torch.where(exchange, turn @ torch.eye(3).flip(0), turn)
     colour = saturation * turn + (1 - saturation) * grey
     return torch.where(chosen[..., None, None], colour, torch.eye(3)), chosen
+
+
+def _draw_badges(
+    rng: np.random.Generator, emoji: EmojiSet, shape: tuple[int, int], odds: float
+) -> tuple[Tensor, Tensor]:
+    """A drawing of the training split for ``odds`` of the subjects ``[N S]``, and where it lies on them ``[N S 4]``."""
+    pool = (~emoji.held_out).nonzero().flatten()
+    badge = pool[torch.from_numpy(rng.integers(0, len(pool), shape))]
+    badge = torch.where(torch.from_numpy(rng.random(shape) < odds), badge, -1)
+    centre = rng.uniform(-0.45, 0.45, (*shape, 2))
+    side = rng.uniform(0.35, 0.75, (*shape, 1))
+    angle = rng.uniform(-math.pi, math.pi, (*shape, 1))
+    return badge, torch.from_numpy(np.concatenate([centre, side, angle], -1)).float()
 
 
 def _mean_colours(emoji: EmojiSet, sprite: Tensor, colour: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Laws of the composed clips, on a pack of plain squares and discs."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,25 @@ def test_captions_name_the_subjects_in_the_order_of_the_references():
             places = [words.index(EMOJI.names[drawing]) for drawing in drawings]
             assert places == sorted(places)
             assert len(words) <= 40
+
+
+def test_badges_are_worn_in_training_only_and_are_no_held_out_drawings():
+    assert (scenes_of(1, split="held_out").badge == -1).all()
+    badge = scenes_of(2).badge
+    worn = badge >= 0
+    assert 0.35 < worn.float().mean() < 0.65
+    assert not EMOJI.held_out[badge[worn]].any()
+
+
+def test_a_badge_is_seen_on_its_subject_in_clip_and_reference():
+    scenes = scenes_of(1, count=12)
+    bare = replace(scenes, badge=torch.full_like(scenes.badge, -1))
+
+    def changed(render) -> torch.Tensor:
+        return (render(scenes) != render(bare)).flatten(1).any(1)
+
+    assert torch.equal(changed(lambda s: render_clips(s, EMOJI, PHOTO_SET, "cpu")), scenes.badge[:, 0] >= 0)
+    assert torch.equal(changed(lambda s: render_references(s, EMOJI, PHOTO_SET, "cpu")[0]), scenes.badge[:, 0] >= 0)
 
 
 def test_recoloured_subjects_exist_only_in_training_and_carry_over_to_the_reference():
