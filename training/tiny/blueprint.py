@@ -1,7 +1,7 @@
 """A style to learn, made on any CPU in minutes: ``python -m training.tiny.blueprint OUT [--clips 20]``.
 
-Clips of kaleido-tiny, redrawn as blueprints, with the reference pictures as they are: a manifest for ``training.cache``.
-Their captions end in ", blueprint", words that the model knows nothing of.
+Clips of kaleido-tiny, redrawn as blueprints, their reference pictures left as they are, and a manifest. Their captions
+end in ", blueprint", words that the model knows nothing of.
 """
 
 import argparse

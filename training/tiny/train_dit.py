@@ -9,7 +9,7 @@ import argparse
 import itertools
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,8 +161,11 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile each block; faster after a minute")
     parser.add_argument("--weights", type=Path, help="folder of exported files, such as kaleido_core/assets")
     parser.add_argument("--seed", type=int, default=DiTRecipe.seed, help="of the data; another one for another run")
+    parser.add_argument("--blind", action="store_true", help="no references at all: plain text to video")
     arguments = parser.parse_args()
     ranks, recipe = join(), DiTRecipe(arguments.steps, seed=arguments.seed)
+    if arguments.blind:
+        recipe = replace(recipe, chunk_batches=(sum(recipe.chunk_batches), 0, 0, 0))
     torch.manual_seed(recipe.seed)
     trainee = Trainee()
     if arguments.weights:
