@@ -3,7 +3,7 @@
 ``[torchrun --nproc-per-node N -m] training.cache MANIFEST CACHE [--weights DIR] [--sizes 896x512x81,...]``. MANIFEST is
 a ``manifest.jsonl`` or a folder in the official layout (videos/ labels/ references/). Kill it at any time and give the
 command again: what is done is skipped, and no file is ever half written. Records that cannot be read are named in
-``CACHE/problems.jsonl``, and left out.
+``CACHE/problems.jsonl`` (of several ranks, ``CACHE/RANK-problems.jsonl``), and left out.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from .data.record import RESERVED, Record, read_records
 
 logger = logging.getLogger("kaleido.training")
 
-VERSION = "1"  # of how a record becomes tensors; another one encodes all of them again
+VERSION = "2"  # of how a record becomes tensors; another one encodes all of them again
 PROBLEMS = "problems.jsonl"
-DONE, REFUSED, DAMAGED = 0, 2, 3
+DONE, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,23 @@ class Origin:
         }
 
     def key(self, record: Record) -> str:
-        """SHA-256 of the record, its files' sizes and dates, and all settings."""
-        paths = [
-            record.video,
-            *(path for picture in record.references for path in (picture.path, picture.mask) if path),
+        """SHA-256 of all that the tensors depend on: scores may change, and the data set may move."""
+        subjects = [
+            [(stamp(picture.path), picture.mask and stamp(picture.mask), picture.weight) for picture in subject]
+            for subject in record.subjects
         ]
-        stamps = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths if os.path.exists(path)]
-        told = json.dumps(
-            [VERSION, asdict(record), stamps, asdict(self.look), self.vae, self.text_encoder], default=str
-        )
+        clip = stamp(record.video), record.t0, record.t1
+        told = json.dumps([VERSION, record.caption, clip, subjects, asdict(self)])
         return hashlib.sha256(told.encode()).hexdigest()
+
+
+def stamp(path: str) -> tuple[str | int, ...]:
+    """Name, bytes and date of a file; of a missing one the name."""
+    try:
+        told = os.stat(path)
+    except OSError:
+        return (Path(path).name,)
+    return Path(path).name, told.st_size, told.st_mtime_ns
 
 
 def fingerprint(*parts: torch.nn.Module) -> str:
@@ -92,8 +99,7 @@ def build_cache(
     waiting = [record for record in records if made_with(folder / f"{record.id}.safetensors") != keys[record.id]]
     for left in (path for record in waiting for path in folder.glob(f"{record.id}.safetensors.*.part")):
         left.unlink()  # of a run that was killed
-    if len(waiting) < len(records):
-        logger.info("%d of %d records are cached already", len(records) - len(waiting), len(records))
+    logger.info("%d records to encode, %d are cached already", len(waiting), len(records) - len(waiting))
     problems, began = [], time.monotonic()
     for number, (record, future) in enumerate(ahead(waiting, look, workers), start=1):
         try:
@@ -122,8 +128,12 @@ def ahead(records: Sequence[Record], look: Look, workers: int) -> Iterator[tuple
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """The file appears under its name only when it is whole."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise KaleidoError(f"{path} cannot be written ({error}). Make room, and give the command again.") from error
 
 
 def made_with(path: Path) -> str:
@@ -141,8 +151,16 @@ def show(done: int, total: int, seconds: float) -> None:
     logger.info("%d/%d, %.1f s each, %s left", done, total, seconds / done, clock)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 2 refused, 3 done but for records that are named."""
+def tell_strangers(folder: Path, records: Sequence[Record]) -> None:
+    """Warn of files that training will read though no record asks for them."""
+    known = {RESERVED, *(record.id for record in records)}
+    strangers = sorted(path.name for path in folder.glob("*.safetensors") if path.stem not in known)
+    if strangers:
+        listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+        logger.warning("%d files belong to no record; training reads them, too: %s", len(strangers), listed)
+
+
+def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path, help="manifest.jsonl, or a folder with videos/ labels/ references/")
     parser.add_argument("cache", type=Path, help="folder to write to")
@@ -156,28 +174,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rule", choices=["by_time", "official"], default="by_time", help="which frames are taken")
     parser.add_argument("--copies", type=int, default=0, help="varied copies of each reference picture")
     parser.add_argument("--workers", type=int, default=2, help="clips read ahead")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    return parser.parse_args(argv)
+
+
+def encode_all(arguments: argparse.Namespace, rank: int, ranks: int) -> list[tuple[str, str]]:
+    """This rank's records; what ``build_cache`` says of them, also as a file."""
+    look = Look(read_sizes(arguments.sizes), arguments.rule, arguments.copies)
+    records = read_records(arguments.manifest)
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    largest = max(look.sizes, key=lambda size: size.frames * size.height * size.width)
+    places = arguments.weights, arguments.vae, arguments.text_encoder, arguments.tokenizer
+    encoders = load_encoders(*places, largest, device)
+    problems = build_cache(records[rank::ranks], arguments.cache, encoders, look, arguments.workers)
+    lines = [json.dumps({"id": name, "problem": problem}) + "\n" for name, problem in problems]
+    path = arguments.cache / (PROBLEMS if ranks == 1 else f"{rank}-{PROBLEMS}")
+    path.write_text("".join(lines), encoding="utf-8")
+    if problems:
+        logger.warning("%d records left out; %s names them", len(problems), path)
+    if rank == 0:
+        tell_strangers(arguments.cache, records)
+    return problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 2 refused, 3 done but for records that are named, 130 interrupted."""
+    arguments = read_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     try:
-        look = Look(read_sizes(arguments.sizes), arguments.rule, arguments.copies)
-        records = read_records(arguments.manifest)[rank::ranks]
-        largest = max(look.sizes, key=lambda size: size.frames * size.height * size.width)
-        places = arguments.weights, arguments.vae, arguments.text_encoder, arguments.tokenizer
-        problems = build_cache(
-            records, arguments.cache, load_encoders(*places, largest, device), look, arguments.workers
-        )
+        return DAMAGED if encode_all(arguments, rank, ranks) else DONE
     except KaleidoError as error:
         print(f"kaleido: {error}", file=sys.stderr)
         return REFUSED
-    lines = [json.dumps({"id": name, "problem": problem}) + "\n" for name, problem in problems]
-    name = PROBLEMS if ranks == 1 else f"{rank}-{PROBLEMS}"
-    (arguments.cache / name).write_text("".join(lines), encoding="utf-8")
-    if problems:
-        logger.warning("%d of %d records left out; %s names them", len(problems), len(records), arguments.cache / name)
-    return DAMAGED if problems else DONE
+    except KeyboardInterrupt:
+        logger.warning("Interrupted; the same command goes on from here.")
+        return STOPPED
 
 
 if __name__ == "__main__":

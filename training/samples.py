@@ -108,10 +108,10 @@ class _File:
     def variants(self) -> list[list[Tensor]]:
         """Those of each reference, in order."""
         found: dict[int, list[Tensor]] = defaultdict(list)
-        for key in sorted(self.tensors):
-            if key.startswith("reference."):
-                found[int(key.split(".")[1])].append(self.tensors[key])
-        return [found[place] for place in sorted(found)]
+        names = [key.split(".") for key in self.tensors if key.startswith("reference.")]
+        for place, variant in sorted((int(place), int(variant)) for _, place, variant in names):
+            found[place].append(self.tensors[f"reference.{place}.{variant}"])
+        return list(found.values())
 
     def odds(self, place: int) -> list[float] | None:
         """How often each variant of a reference is drawn; None: equally."""

@@ -1,10 +1,12 @@
 """A data set becomes latents once, by the core's own steps, whatever happens meanwhile."""
 
+import errno
 import json
-import multiprocessing
-import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +18,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kaleido_core import VideoSize
+from kaleido_core.errors import ConfigError
 from kaleido_core.references import letterbox
 from kaleido_core.video import write_video
-from training import cache
-from training.cache import DAMAGED, DONE, REFUSED, build_cache, main
-from training.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from training import cache, export, train
+from training.cache import DAMAGED, DONE, REFUSED, STOPPED, build_cache, main
+from training.config import DataConfig
 from training.data.encoder import Encoders, Look, load_encoders, read_pixels
 from training.data.record import Picture, Record, read_records, write_manifest
 from training.samples import CachedSamples
-from training.train import train
 
+ROOT = Path(__file__).parents[2]
 SIZES = (VideoSize(9, 64, 64), VideoSize(5, 32, 64))
 LOOK = Look(SIZES)
 CPU = torch.device("cpu")
@@ -64,7 +67,7 @@ def encoders() -> Encoders:
 
 
 def contents(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {path.name: load_file(path) for path in folder.iterdir()}
+    return {path.name: load_file(path) for path in folder.glob("*.safetensors")}
 
 
 def same(one: dict[str, dict[str, torch.Tensor]], other: dict[str, dict[str, torch.Tensor]]) -> bool:
@@ -126,23 +129,97 @@ def test_what_is_done_is_skipped_and_what_changed_is_done_again(manifest, encode
     assert len(done) == 4
 
 
-def test_killed_anywhere_it_goes_on_and_no_file_is_ever_half(manifest, encoders, tmp_path):
-    records, chance = read_records(manifest), random.Random(4)
-    build_cache(records, tmp_path / "whole", encoders, LOOK)
+def start(manifest: Path, folder: Path) -> subprocess.Popen[str]:
+    """The command, as a user gives it; it has loaded its models and begins to encode."""
+    words = [sys.executable, "-m", "training.cache", str(manifest), str(folder), "--sizes", "64x64x9,64x32x5"]
+    child = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert child.stderr and any("records to encode" in line for line in child.stderr)
+    return child
+
+
+def test_killed_anywhere_it_goes_on_and_no_file_is_ever_half(tmp_path):
+    manifest, folder, chance = write_data(tmp_path, count=10), tmp_path / "killed", random.Random(4)
+    whole = start(manifest, tmp_path / "whole")
     began = time.monotonic()
-    build_cache(records, tmp_path / "timed", encoders, LOOK)
-    seconds = time.monotonic() - began
-    folder = tmp_path / "killed"
-    for _ in range(6):
-        child = multiprocessing.get_context("fork").Process(target=build_cache, args=(records, folder, encoders, LOOK))
-        child.start()
-        time.sleep(chance.uniform(0, seconds))
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join()
-        for path in folder.glob("*.safetensors"):
-            assert load_file(path)
-    build_cache(records, folder, encoders, LOOK)
-    assert same(contents(folder), contents(tmp_path / "whole"))
+    assert whole.wait() == DONE
+    each = (time.monotonic() - began) / 10
+    expected, counts = contents(tmp_path / "whole"), []
+    for number in range(3):
+        child = start(manifest, folder)
+        for _ in range(number % 2 + 1):  # so that all of them together get somewhere, but not to the end
+            assert child.stderr and child.stderr.readline()
+        time.sleep(chance.uniform(0, each))
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        found = contents(folder)
+        assert all(same({name: file}, {name: expected[name]}) for name, file in found.items())
+        counts.append(len(found) - 1)
+    assert 0 < counts[0] < 10 and counts == sorted(counts)
+    last = start(manifest, folder)
+    assert last.wait() == DONE
+    assert same(contents(folder), expected) and not list(folder.glob("clip-*.part"))
+
+
+def test_what_stops_it_within_a_file_leaves_no_half_of_it(manifest, tmp_path, monkeypatch):
+    written: list[str] = []
+    whole = cache.save_file
+
+    def stopped(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        if len(written) == 2:
+            Path(path).write_bytes(b"half of a file")
+            raise KeyboardInterrupt
+        written.append(path.name)
+        whole(tensors, path, metadata)
+
+    monkeypatch.setattr(cache, "save_file", stopped)
+    command = [str(manifest), str(tmp_path), "--sizes", "64x64x5"]
+    assert main(command) == STOPPED
+    assert set(contents(tmp_path)) == {"empty.safetensors", "clip-0.safetensors"}
+    monkeypatch.undo()
+    assert main(command) == DONE
+    assert len(contents(tmp_path)) == 5 and not list(tmp_path.glob("*.part"))
+
+
+def test_several_ranks_share_the_records(manifest, tmp_path, monkeypatch):
+    assert main([str(manifest), str(tmp_path / "one"), "--sizes", "64x64x5"]) == DONE
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    sizes = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        assert main([str(manifest), str(tmp_path / "many"), "--sizes", "64x64x5"]) == DONE
+        sizes.append(len(contents(tmp_path / "many")))
+    assert sizes == [3, 4, 5] and same(contents(tmp_path / "one"), contents(tmp_path / "many"))
+
+
+def test_neither_another_place_nor_a_score_makes_it_encode_again(manifest, encoders, tmp_path, monkeypatch):
+    shutil.copytree(manifest.parent, tmp_path / "data")
+    build_cache(read_records(manifest), tmp_path / "cache", encoders, LOOK)
+    moved = [replace(record, metrics={"sharpness": 3.0}) for record in read_records(tmp_path / "data/manifest.jsonl")]
+    monkeypatch.setattr(Encoders, "encode", None)  # calling it would fail
+    assert build_cache(moved, tmp_path / "cache", encoders, LOOK) == []
+
+
+def test_files_of_no_record_are_told(manifest, tmp_path, caplog):
+    save_file({"latent": torch.ones(1)}, tmp_path / "left-over.safetensors")
+    assert main([str(manifest), str(tmp_path), "--sizes", "64x64x5"]) == DONE
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("1 files") and "left-over.safetensors" in warning
+
+
+def test_a_disk_that_takes_nothing_stops_it_in_one_line(manifest, tmp_path, monkeypatch, capsys):
+    def full(_: object, path: Path, __: object) -> None:
+        Path(path).write_bytes(b"half of a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "save_file", full)
+    assert main([str(manifest), str(tmp_path), "--sizes", "64x64x5"]) == REFUSED
+    assert "No space left on device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_half_a_model_is_refused():
+    for places in (("tiny", "wan_2.1_vae.safetensors", "", ""), ("tiny", "", "umt5_xxl.safetensors", "")):
+        with pytest.raises(ConfigError, match="Name the other"):
+            load_encoders(*places, SIZES[0], CPU)
 
 
 def test_damaged_records_are_named_and_left_out(manifest, tmp_path, capsys):
@@ -163,21 +240,36 @@ def test_damaged_records_are_named_and_left_out(manifest, tmp_path, capsys):
     assert "none.jsonl" in capsys.readouterr().err
 
 
-def test_from_a_manifest_to_a_trained_lora(manifest, tmp_path):
+def test_the_official_folders_by_the_official_rule(manifest, tmp_path):
+    root = tmp_path / "official"
+    for number in range(2):
+        for path, name in (
+            (f"videos/{number}.mp4", f"{number}.mp4"),
+            (f"references/{number}/ref1.png", f"{number}.png"),
+        ):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(manifest.parent / name, root / path)
+    assert main([str(root), str(tmp_path / "cache"), "--sizes", "64x64x9", "--rule", "official"]) == DONE
+    files = contents(tmp_path / "cache")
+    assert set(files) == {"empty.safetensors", "0.safetensors", "1.safetensors"}
+    assert set(files["1.safetensors"]) == {"latent", "context", "reference.0.0"}
+    assert files["1.safetensors"]["latent"].shape == (16, 3, 8, 8)
+    assert torch.equal(files["0.safetensors"]["context"], files["empty.safetensors"]["context"])
+
+
+def test_three_commands_from_a_manifest_to_a_lora(tmp_path):
+    manifest, folder = write_data(tmp_path, count=3), tmp_path / "run"
     assert main([str(manifest), str(tmp_path / "cache"), "--sizes", "64x64x5"]) == DONE
-    config = Config(
-        RunConfig(str(tmp_path / "run"), steps=2, batch=2, log_every=1),
-        ModelConfig("tiny", base="fp32"),
-        DataConfig(str(tmp_path / "cache"), caption_dropout=0.0),
-        optimizer=OptimizerConfig(lr=1e-3),
-        checkpoint=CheckpointConfig(every=2),
+    changes = (f"run.folder={folder}", f"data.cache={tmp_path / 'cache'}", "run.steps=4", "checkpoint.every=4")
+    words = [word for change in changes for word in ("--set", change)]
+    assert train.main([str(ROOT / "training/configs/tiny_cpu.toml"), *words]) == train.DONE
+    losses = [json.loads(line).get("loss") for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(loss) for loss in losses if loss is not None)
+    assert export.main([str(folder), str(tmp_path / "lora.safetensors")]) == 0
+    written = load_file(tmp_path / "lora.safetensors")
+    assert any(
+        name.startswith("diffusion_model.") and "lora_B" in name and value.any() for name, value in written.items()
     )
-    samples = CachedSamples(config.data.cache, config.data, 2, 1, 0)
-    sample = samples.load(0, np.random.default_rng(0), np.random.default_rng(0))
-    assert sample.context.shape == (64, 128) and len(sample.references) == 2
-    assert train(config, samples)
-    (weights,) = tmp_path.glob("run/step-*/*.safetensors")
-    assert any(value.any() for name, value in load_file(weights).items() if "lora_B" in name)
 
 
 def test_variants_are_drawn_by_their_weights(tmp_path):
@@ -190,3 +282,14 @@ def test_variants_are_drawn_by_their_weights(tmp_path):
     share = np.mean([float(sample.references[0].mean()) for sample in drawn])
     assert 0.05 < share < 0.17
     assert drawn[0].context.shape == (5, 4) and not drawn[0].context[2:].any()
+
+
+def test_more_than_ten_variants_keep_their_weights(tmp_path):
+    tensors = {f"reference.0.{variant}": torch.full((16, 1, 2, 2), float(variant)) for variant in range(12)}
+    clip = {"latent": torch.ones(16, 1, 2, 2), "context": torch.ones(2, 4)}
+    weights = [[1e9 if variant == 2 else 1.0 for variant in range(12)]]
+    save_file(clip | tensors, tmp_path / "a.safetensors", {"weights": json.dumps(weights)})
+    save_file({"context": torch.ones(1, 4)}, tmp_path / "empty.safetensors")
+    samples = CachedSamples(tmp_path, DataConfig(str(tmp_path), caption_dropout=0.0), 1, 1, 0)
+    drawn = [samples.load(0, np.random.default_rng(seed), np.random.default_rng(0)) for seed in range(20)]
+    assert {float(sample.references[0].mean()) for sample in drawn} == {2.0}

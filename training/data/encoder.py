@@ -91,15 +91,20 @@ def load_encoders(
     weights: str, vae: str, text_encoder: str, tokenizer: str, size: VideoSize, device: torch.device
 ) -> Encoders:
     """From "tiny" or a folder, and files that lie elsewhere ("" for none). ``size``: the largest clip to encode."""
-    words = load_tokenizer(tokenizer or text_encoder or weights)
-    if weights == TINY:
+    of_vae, of_text = vae or weights, text_encoder or weights
+    if (of_vae == TINY) != (of_text == TINY):
+        raise ConfigError(
+            f"Autoencoder {of_vae}, text encoder {of_text}: no model reads both. Name the other one, too."
+        )
+    words = load_tokenizer(tokenizer or of_text)
+    if of_text == TINY:
         words.length = TINY_CONTEXT_ROWS
     on_card = device.type == "cuda"
     dtype = torch.bfloat16 if on_card else torch.float32
-    autoencoder = load_vae(vae or weights, dtype=dtype)
+    autoencoder = load_vae(of_vae, dtype=dtype)
     if on_card:
         channels_last(autoencoder)
-    encoder = load_text_encoder(text_encoder or weights, dtype=dtype)
+    encoder = load_text_encoder(of_text, dtype=dtype)
     work = work_of_decoding(autoencoder, size)  # encoding takes less
     return Encoders(autoencoder, encoder, words, place(device, (autoencoder, encoder), work, None))
 
@@ -127,12 +132,17 @@ def _open(subject: Sequence[Picture], size: VideoSize, look: Look, random: np.ra
 
 
 def _read(picture: Picture) -> tuple[Image.Image, np.ndarray | None]:
+    image = clean_picture(_load(picture.path))
+    return image, None if picture.mask is None else np.asarray(_load(picture.mask).convert("L"), np.float32) / 255
+
+
+def _load(path: str) -> Image.Image:
     try:
-        image = clean_picture(Image.open(picture.path))
-        keep = None if picture.mask is None else np.asarray(Image.open(picture.mask).convert("L"), np.float32) / 255
+        with Image.open(path) as image:
+            image.load()
+            return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{picture.path} cannot be read as a picture ({error}). Check it, or remove it.") from error
-    return image, keep
+        raise DataError(f"{path} cannot be read as a picture ({error}). Check it, or remove it.") from error
 
 
 def _varied(image: Image.Image, keep: np.ndarray | None, size: VideoSize, random: np.random.Generator) -> Image.Image:

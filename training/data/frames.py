@@ -1,13 +1,15 @@
 """Frames of a clip for training: which ones, and how they fill the size that is trained at (SPEC 9)."""
 
 import math
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import imageio_ffmpeg
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -29,18 +31,18 @@ def official_indices(length: int, fps: float, count: int, rate: float = RATE, sk
     """The ``count`` frames that the official loader takes of a video, the last one repeated where it ends early.
 
     Its step is a whole number, so that 24 and 30 frames a second are taken as they are, slower than they were
-    (SPEC 12.29). Raises ``DataError`` where the official code fails: below ``rate``, or barely long enough.
+    (SPEC 12.29). Raises ``DataError`` where the official code fails: below ``rate``, barely long enough, or under four.
     """
-    if length / fps * rate > count:
+    if length * rate > count * fps:
         end = int(skip + count / rate * fps)
         step = (end - skip) // count
-        if not step or end > length:
-            raise DataError(f"{length} frames at {fps:g} a second defeat the official rule. Choose frames by time.")
     elif length > count:
         end = length - skip
         step = max((end - skip) // count, 1)
     else:
         end, step = skip + whole_length(length - 2 * skip), 1
+    if not step or end > length:
+        raise DataError(f"{length} frames at {fps:g} a second defeat the official rule. Choose frames by time.")
     taken = list(range(skip, end, step))[:count]
     return taken + taken[-1:] * (count - len(taken))
 
@@ -61,9 +63,11 @@ def read_sizes(text: str) -> tuple[VideoSize, ...]:
     """From "896x512x81,..." (width, height, frames). Raises ``ConfigError``."""
     try:
         parts = [[int(number) for number in size.split("x")] for size in text.split(",")]
-        return tuple(VideoSize(frames, height, width) for width, height, frames in parts)
+        if any(len(part) != 3 for part in parts):
+            raise ValueError
     except ValueError as error:
         raise ConfigError(f"sizes {text!r}; WIDTHxHEIGHTxFRAMES by commas is needed, such as 896x512x81.") from error
+    return tuple(VideoSize(frames, height, width) for width, height, frames in parts)
 
 
 def best_size(width: int, height: int, sizes: Sequence[VideoSize]) -> VideoSize:
@@ -76,46 +80,77 @@ def read_frames(
 ) -> Tensor:
     """Uint8 ``[F 3 H W]`` of a video from ``t0`` to ``t1`` seconds, in the best of ``sizes``; F = 4k + 1.
 
-    By time, a frame every sixteenth of a second is the one nearest to it, whatever the video's rate and however uneven;
-    a short clip gives fewer. The official rule always gives as many as the size has. Raises ``DataError``.
+    By time, each is the frame nearest to its sixteenth of a second, whatever the video's rate (where that is uneven,
+    within half a usual frame); a short clip gives fewer. The official rule always gives as many as the size has.
+    Raises ``DataError``, also for damage that ffmpeg would patch.
     """
-    if not Path(video).is_file():
-        raise DataError(f"{video} is missing. Correct the path, or remove the record.")
+    file = _probe(video)
+    size = best_size(file.width, file.height, sizes)
     window = ["-ss", f"{t0:.6f}"] if t0 else []
     window += ["-t", f"{t1 - t0:.6f}"] if t1 is not None else []
-    most = max(size.frames for size in sizes)
-    filters, limit = ([], None) if rule == "official" else (["-vf", f"fps={RATE:g}"], most)
-    frames = list(islice(_decode(video, window, filters), limit))
-    if not frames:
+    choose = _official_frames if rule == "official" else _timed_frames
+    chosen = [fill(frame, size.height, size.width) for frame in choose(file, window, size.frames)]
+    if not chosen:
         raise DataError(f"{video} has no frame from {t0:g} s on. Correct t0 and t1, or remove the record.")
-    height, width = frames[0].shape[:2]
-    size = best_size(width, height, sizes)
-    if rule == "official":
-        chosen = [frames[index] for index in official_indices(len(frames), _rate(video), size.frames)]
-    else:
-        chosen = frames[: whole_length(min(len(frames), size.frames))]
-    return torch.cat([fill(_picture(frame), size.height, size.width) for frame in chosen])
+    return torch.cat(chosen[: whole_length(len(chosen))])
 
 
-def _decode(video: str, window: Sequence[str], filters: Sequence[str]) -> Iterator[np.ndarray]:
-    reader = imageio_ffmpeg.read_frames(video, input_params=list(window), output_params=list(filters))
+@dataclass(frozen=True)
+class _File:
+    """A video, as ffmpeg shows it: upright. ``fps`` 0: it does not know."""
+
+    path: str
+    width: int
+    height: int
+    fps: float
+
+
+def _timed_frames(file: _File, window: Sequence[str], count: int) -> Iterator[Tensor]:
+    # ``round=up`` gives the last frame that has begun; had each begun half its time earlier, that is the nearest one.
+    earlier = 0.5 / file.fps if file.fps else 0.0
+    # AVTB, microseconds: an AVI's own clock ticks once a frame, and knows no half.
+    filters = f"settb=AVTB,setpts=PTS-{earlier:.6f}/TB,fps={RATE:g}:round=up"
+    return islice(_decode(file, window, ["-vf", filters]), count)
+
+
+def _official_frames(file: _File, window: Sequence[str], count: int) -> Iterator[Tensor]:
+    if not file.fps:
+        raise DataError(f"{file.path} does not tell its rate, which the official rule needs. Choose frames by time.")
+    enough = OFFICIAL_SKIP + int(count / RATE * file.fps) + 2  # the rule takes nothing behind
+    length = sum(1 for _ in islice(_decode(file, window), enough))
+    chosen = official_indices(length, file.fps, count) if length else []
+    for index, frame in enumerate(islice(_decode(file, window), max(chosen, default=-1) + 1)):
+        yield from [frame] * chosen.count(index)
+
+
+def _probe(video: str) -> _File:
+    if not Path(video).is_file():
+        raise DataError(f"{video} is missing. Correct the path, or remove the record.")
+    reader = imageio_ffmpeg.read_frames(video, output_params=["-frames:v", "1"])
     try:
-        width, height = next(reader)["size"]
-        for frame in reader:
-            yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
-    except (OSError, RuntimeError, KeyError, StopIteration, ValueError) as error:
+        told = next(reader)
+        width, height = told["size"]
+        return _File(video, width, height, float(told["fps"]))
+    except (OSError, RuntimeError, LookupError, StopIteration, ValueError) as error:
         raise DataError(f"{video} cannot be read as a video. Check it, or remove the record.") from error
     finally:
         reader.close()
 
 
-def _rate(video: str) -> float:
-    reader = imageio_ffmpeg.read_frames(video)
-    try:
-        return float(next(reader)["fps"])
-    finally:
-        reader.close()
-
-
-def _picture(frame: np.ndarray) -> Tensor:
-    return torch.from_numpy(frame.copy()).permute(2, 0, 1)[None]
+def _decode(file: _File, window: Sequence[str], filters: Sequence[str] = ()) -> Iterator[Tensor]:
+    """Frame by frame, uint8 ``[1 3 h w]``; ``DataError`` at the first that is damaged."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-xerror", *window, "-i", file.path]
+    command += [*filters, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    frame = 3 * file.height * file.width
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
+        assert process.stdout
+        try:
+            while len(data := process.stdout.read(frame)) == frame:
+                pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                yield pixels.view(file.height, file.width, 3).permute(2, 0, 1)[None]
+            if data or process.wait():
+                said.seek(0)
+                told = said.readline().decode(errors="replace").strip()
+                raise DataError(f"{file.path} is damaged ({told}). Make it anew, or remove the record.")
+        finally:
+            process.kill()

@@ -25,12 +25,13 @@ OFFICIAL_REFERENCES = ("ref1.png", "ref2.png", "ref3.png")  # the only names tha
 
 @dataclass(frozen=True)
 class Source:
-    """Where a video comes from, and under which licence."""
+    """Where a video comes from, and under which licence; ``sha1`` and ``sidecar`` are of the files' bytes."""
 
     path: str = ""
     sha1: str = ""
     licence: str = "unknown"
     url: str = ""
+    sidecar: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ RECORD = Record(
     t0=1.5,
     t1=6.5,
     references=(CAT, replace(CAT, path="cat_1.png", review="reject"), Picture("park.png", "park", role="background")),
-    source=Source("raw/walk.mp4", licence="CC-BY-4.0", url="https://example.org/walk"),
+    source=Source("raw/walk.mp4", licence="CC-BY-4.0", url="https://example.org/walk", sidecar="0f"),
     metrics={"quality.sharpness": 55.0},
     stages={"shots": "0a1b"},
 )
