@@ -188,7 +188,8 @@ def main() -> None:
     peak = arguments.peak * 1e12 if arguments.peak else peak_flops(device, 512 if arguments.small else 8192)
     if arguments.cap and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction((arguments.cap * GIB - CONTEXT) / whole)
+        share = min(1.0, (arguments.cap * GIB - CONTEXT) / whole)
+        torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
     model, sizes = (TINY.dit, "128x128x17") if arguments.small else (KALEIDO_14B, arguments.sizes)
     model = replace(model, num_layers=arguments.layers or model.num_layers)
     blank = Row(arguments.config.stem, tuple(arguments.set), "", 0, model.num_layers, arguments.cap)

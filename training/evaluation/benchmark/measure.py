@@ -114,11 +114,12 @@ def capped(device: torch.device, gib: float) -> Iterator[None]:
         return
     settle(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), device.index)
+    index = torch.cuda.current_device() if device.index is None else device.index  # torch 2.11 takes no None here
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device.index)
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 def settle(device: torch.device) -> None:

@@ -1,0 +1,101 @@
+"""One scene with known truth: a sprite walks in front of a photograph while the camera pans."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .photos import Pixels, backdrop, sprites
+
+Frames = NDArray[np.uint8]  # [F H W 3]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is seen. ``pan`` and ``speed`` are the camera's and the sprite's pixels per frame; no speed, no sprite.
+
+    ``shake`` throws the camera about by that many pixels; after ``freeze`` (a share of the time) nothing moves.
+    """
+
+    seed: int
+    photo: int = 0
+    sprite: int = 0
+    width: int = 640
+    height: int = 480
+    fps: int = 12
+    seconds: float = 2.5
+    pan: float = 0.5
+    zoom: float = 0.0
+    speed: float = 6.0
+    shake: float = 0.0
+    freeze: float = 1.0
+    grain: float = 2.0
+
+
+def draw(scene: Scene) -> Frames:
+    random = np.random.default_rng(scene.seed)
+    count = round(scene.seconds * scene.fps)
+    reach = int(scene.pan * count + 2 * scene.shake) + 8
+    ground = backdrop(scene.photo, scene.height + reach, scene.width + reach, random)
+    noise = _grain(scene, random)
+    path = _path(scene, count, random)
+    frames = np.empty((count, scene.height, scene.width, 3), dtype=np.uint8)
+    for number in range(count):
+        moved = min(number, int(scene.freeze * count))
+        frame = _view(scene, ground, moved, random)
+        if scene.speed:
+            _paste(frame, _sprite(scene), path[moved])
+        rolled = np.roll(noise, int(random.integers(noise.shape[1])), axis=1)
+        frames[number] = (frame + rolled).clip(0, 255)
+    return frames
+
+
+def write(frames: Frames, path: Path, fps: int, quality: int = 16) -> None:
+    """An H.264 file; a lower ``quality`` number is a better picture."""
+    import imageio_ffmpeg  # the core's own dependency
+
+    height, width = frames.shape[1:3]
+    params = ["-preset", "ultrafast", "-crf", str(quality), "-threads", "1"]
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, codec="libx264", macro_block_size=2, output_params=params
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def _grain(scene: Scene, random: np.random.Generator) -> NDArray[np.int16]:
+    return (random.standard_normal((scene.height, scene.width, 1)) * scene.grain).astype(np.int16)
+
+
+def _path(scene: Scene, count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """``[F + 1, 2]``: left and top of the sprite, reflected at the borders of the picture."""
+    room = np.array((scene.width, scene.height)) - 180.0
+    angle = random.uniform(0, 2 * np.pi)
+    steps = np.arange(count + 1)[:, None] * scene.speed * np.array((np.cos(angle), np.sin(angle)))
+    return room - np.abs((random.uniform(0, 1, 2) * room + steps) % (2 * room) - room)
+
+
+def _view(scene: Scene, ground: Pixels, number: int, random: np.random.Generator) -> NDArray[np.int16]:
+    jump = random.integers(0, int(2 * scene.shake) + 1, 2) if scene.shake else (0, 0)
+    left, top = int(scene.pan * number) + int(jump[0]), int(scene.pan * number / 2) + int(jump[1])
+    width, height = (round(side / (1 + scene.zoom * number)) for side in (scene.width, scene.height))
+    view = ground[top : top + height, left : left + width]
+    if scene.zoom:
+        from PIL import Image
+
+        view = np.asarray(Image.fromarray(view).resize((scene.width, scene.height), Image.Resampling.BICUBIC))
+    return view.astype(np.int16)
+
+
+def _sprite(scene: Scene) -> Pixels:
+    known = sprites()
+    return known[scene.sprite % len(known)]
+
+
+def _paste(frame: NDArray[np.int16], sprite: Pixels, corner: NDArray[np.float64]) -> None:
+    left, top = int(corner[0]), int(corner[1])
+    part = frame[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+    np.copyto(part, sprite[..., :3], where=sprite[..., 3:] > 127)
