@@ -51,10 +51,15 @@ def scaled(box: Box, factor: float) -> Box:
     return (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor)
 
 
-def single(found: Sequence[Found], limit: float = 0.6) -> list[Found]:
+def single(found: Sequence[Found], limit: float = 0.5) -> list[Found]:
     """The surest of those that overlap, whatever they are called: a thing with two labels is one thing."""
     kept: list[Found] = []
     for item in sorted(found, key=lambda item: -item.score):
         if all(overlap(item.box, other.box) < limit for other in kept):
             kept.append(item)
     return kept
+
+
+def is_part(one: Box, other: Box) -> bool:
+    """Whether one of two boxes lies in the other: a head and its body, a rider and a car."""
+    return max(within(one, other), within(other, one)) > 0.8

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .boxes import grown, shared, whole
+from .boxes import area, grown, shared, whole
 from .clip import Box, Drop
 from .masks import STAGE, MaskConfig, Rival, box_of, clean, overlap_of, sharpness
 from .models.kinds import Embedder, Face, FaceModel, Pixels, Segmenter, Vector
@@ -50,7 +50,7 @@ class Cutter:
 
     def _rival(self, picture: Pixels, spot: Spot, rival: Spot) -> Rival:
         """Masked where it may share pixels; elsewhere its box is enough."""
-        near = shared(grown(spot.box, MARGIN, *picture.shape[:2]), rival.box) > 0
+        near = shared(grown(spot.box, MARGIN, *picture.shape[:2]), rival.box) > 0.02 * area(spot.box)
         return Rival(rival.box, rival.score, self._mask(picture, rival) if near else None)
 
     def _mask(self, picture: Pixels, spot: Spot) -> Pixels:

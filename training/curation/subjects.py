@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from . import footage
-from .boxes import area, overlap, scaled, single
-from .clip import Clip, Drop, Sight, Track
+from .boxes import area, is_part, overlap, scaled, single
+from .clip import Box, Clip, Drop, Sight, Track
 from .cutting import Cutter, Look, crop_of
 from .masks import MaskConfig, box_of, largest, sharpness
 from .models.kinds import Detector, Embedder, FaceModel, Found, ImageText, Pixels, Segmenter
@@ -50,6 +50,12 @@ class Scene:
     pictures: Sequence[Pixels]
     spots: Sequence[Sequence[Spot]]
     chains: Sequence[tuple[Spot, ...]]
+    lasting: frozenset[int]  # ids of the spots of all long chains, also of refused ones
+
+    def rivals(self, spot: Spot) -> list[Spot]:
+        """What else is there: things that last, and what overlaps without being a part of the thing or around it."""
+        others = [other for other in self.spots[spot.frame] if other is not spot]
+        return [other for other in others if id(other) in self.lasting or not is_part(spot.box, other.box)]
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,9 @@ class Subjects:
         if not pictures:
             return [clip.leave(self.name, "no frames")]
         words = clip.words if named_by_caption(clip) else ()
-        instances, refused = self._look(times, pictures, [self._detector.find(p, words) for p in pictures])
-        if not instances and self.config.salient:
+        found = [self._detector.find(picture, words) for picture in pictures]
+        instances, refused = self._look(times, pictures, found)
+        if not instances and self.config.salient and self._unknown(found, pictures[0]):
             found = [self._salient(picture) if n % 2 == 0 else [] for n, picture in enumerate(pictures)]
             instances, more = self._look(times, pictures, found)
             refused = [*refused, *more]
@@ -148,7 +155,7 @@ class Subjects:
             [self._spot(number, item, picture) for item in single([f for f in items if f.score >= config.rival])]
             for number, (items, picture) in enumerate(zip(found, pictures, strict=True))
         ]
-        sure = [[spot for spot in frame if spot.score >= config.found] for frame in spots]
+        sure = [_wholes([spot for spot in frame if spot.score >= config.found]) for frame in spots]
         joined, doubtful = join(link(sure, flow_mover(pictures), config.tracking), config.tracking)
         limit = config.tracking.joined
         refused = [Drop(self.name, "ambiguous track", alike, limit, vote(chain)[0]) for chain, alike in doubtful]
@@ -160,12 +167,18 @@ class Subjects:
             else:
                 kept.append(chain)
         kept.sort(key=_weight, reverse=True)
-        return Scene(times, pictures, spots, kept[: config.tracks]), refused
+        lasting = frozenset(id(spot) for chain in joined if len(chain) >= config.tracking.sights for spot in chain)
+        return Scene(times, pictures, spots, kept[: config.tracks], lasting), refused
 
     def _spot(self, number: int, item: Found, picture: Pixels) -> Spot:
         left, top, right, bottom = (max(int(value), 0) for value in item.box)
         part = picture[top : max(bottom, top + 2), left : max(right, left + 2)]
         return Spot(number, item.box, item.score, item.label, self._embedder.embed(part))
+
+    def _unknown(self, found: Sequence[Sequence[Found]], picture: Pixels) -> bool:
+        """Whether the detector knows hardly anything here. What it knows but cannot part is not to be taken whole."""
+        sure = [[f for f in items if f.score >= self.config.found and self._sized(f.box, picture)] for items in found]
+        return sum(bool(items) for items in sure) < 0.25 * len(found)
 
     def _salient(self, picture: Pixels) -> list[Found]:
         """What stands out of the whole picture, when it is one thing and surely so."""
@@ -185,16 +198,16 @@ class Subjects:
         score = float(np.mean([spot.score for spot in spots]))
         if score < config.track:
             return Drop(self.name, "unsure track", score, config.track, label)
-        if not any(self._sized(spot, picture) for spot in spots):
+        if not any(self._sized(spot.box, picture) for spot in spots):
             side = max(min(spot.box[2] - spot.box[0], spot.box[3] - spot.box[1]) for spot in spots)
             return Drop(self.name, "size", side, config.side * picture.shape[0] / 720, label)
         return None
 
-    def _sized(self, spot: Spot, picture: Pixels) -> bool:
+    def _sized(self, box: Box, picture: Pixels) -> bool:
         """Neither too small nor the whole picture."""
         height, width = picture.shape[:2]
-        share = area(spot.box) / (height * width)
-        shorter = min(spot.box[2] - spot.box[0], spot.box[3] - spot.box[1])
+        share = area(box) / (height * width)
+        shorter = min(box[2] - box[0], box[3] - box[1])
         config = self.config
         return config.smallest <= share <= config.greatest and shorter >= config.side * height / 720
 
@@ -202,12 +215,11 @@ class Subjects:
         """The sharpest clean sight of each stretch of time, and what the others suffered from."""
         looks: list[Look] = []
         faults: list[Drop] = []
-        fit = [spot for spot in spots if self._sized(spot, scene.pictures[spot.frame])]
+        fit = [spot for spot in spots if self._sized(spot.box, scene.pictures[spot.frame])]
         for part in np.array_split(np.arange(len(fit)), min(self.config.masks, len(fit))):
             stretch = sorted((fit[n] for n in part), key=lambda spot: -_sharp(spot, scene.pictures[spot.frame]))
             for spot in stretch[: self.config.tries]:
-                rivals = [other for other in scene.spots[spot.frame] if other is not spot]
-                made = cutter.cut(scene.pictures[spot.frame], spot, rivals)
+                made = cutter.cut(scene.pictures[spot.frame], spot, scene.rivals(spot))
                 if isinstance(made, Look):
                     looks.append(made)
                     break
@@ -248,6 +260,15 @@ class Subjects:
             sights.append(sight)
         footage.write_looks(place.out / track.features, [(times[look.spot.frame], look) for look in item.looks])
         return replace(track, sights=tuple(sights))
+
+
+def _wholes(spots: Sequence[Spot]) -> list[Spot]:
+    """Without the parts: what lies in a surer thing of the same label."""
+    return [
+        spot
+        for spot in spots
+        if not any(o.score > spot.score and o.label == spot.label and is_part(spot.box, o.box) for o in spots)
+    ]
 
 
 def _weight(spots: Sequence[Spot]) -> float:

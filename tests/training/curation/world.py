@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.curation.clip import Box
+from training.curation.clip import Box, Clip
 from training.curation.models.kinds import Face, Found, Pixels, Vector
+from training.curation.stage import Place
+from training.data.record import Source
 
 HEIGHT, WIDTH = 240, 320
 
@@ -33,7 +35,7 @@ class Sprite:
     def draw(self, picture: Pixels, x: float, y: float) -> Pixels:
         area = self.area(x, y, picture.shape)
         rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
-        spots = ((columns - x + 60 * self.lean) // 9 + (rows - y) // 9) % 2 > 0
+        spots = ((columns - x + 25 * self.lean) // 9 + (rows - y) // 9) % 2 > 0
         made = picture.copy()
         made[area] = self.colour
         made[area & spots] = np.array(self.colour) // 2
@@ -108,3 +110,18 @@ class Fill:
         made = picture.copy()
         made[mask >= 128] = 110
         return made
+
+
+@dataclass
+class Film:
+    """What ``footage.frames`` gives: frames of clips by their ids."""
+
+    clips: dict[str, list[Pixels]] = field(default_factory=dict)
+
+    def frames(self, clip: Clip, place: Place, fps: float) -> tuple[list[float], list[Pixels]]:
+        step = round(4 / fps)
+        return [n / 4 for n in range(0, len(self.clips[clip.id]), step)], self.clips[clip.id][::step]
+
+
+def clip_of(name: str, source: str = "film") -> Clip:
+    return Clip(name, Source(f"{source}.mp4", sha1=source), 0.0, 5.0, WIDTH, HEIGHT, 4.0, 20)

@@ -1,0 +1,94 @@
+"""From frames to tracks with clean masks, on sprites whose truth is known."""
+
+import pytest
+
+pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+
+from training.curation import footage
+from training.curation.masks import overlap_of
+from training.curation.models.kinds import Found
+from training.curation.stage import Place
+from training.curation.subjects import Subjects, SubjectsConfig
+
+from .world import ColourEmbedder, ColourSegmenter, Film, PlantedDetector, Sprite, background, clip_of
+
+RED, BLUE = Sprite((210, 40, 40)), Sprite((40, 60, 220))
+
+
+def planted(paths, places=None, label="thing", score=0.8):
+    """A clip of sprites on paths, and a detector that knows their boxes."""
+    pictures, frames = [], []
+    for n in range(20):
+        picture, found = background(3), []
+        for sprite, path in paths:
+            picture = sprite.draw(picture, *path(n))
+            found.append(Found(label, sprite.box(*path(n)), score))
+        pictures.append(picture)
+        frames.append((picture, found))
+    return pictures, PlantedDetector(frames)
+
+
+def run(tmp_path, monkeypatch, pictures, detector, clip=None, config=None):
+    monkeypatch.setattr(footage, "frames", Film({"a": pictures}).frames)
+    stage = Subjects(config or SubjectsConfig(side=60), lambda: detector, ColourSegmenter, ColourEmbedder)
+    (made,) = stage.one(clip or clip_of("a"), Place(tmp_path))
+    return made
+
+
+def test_two_of_one_class_are_two_subjects_with_their_own_masks(tmp_path, monkeypatch):
+    paths = [(RED, lambda n: (70, 80 + n)), (BLUE, lambda n: (240, 160 - n))]
+    made = run(tmp_path, monkeypatch, *planted(paths))
+    assert len(made.tracks) == 2 and not made.dropped
+    for track in made.tracks:
+        for sight in track.sights:
+            if sight.mask:
+                mask = footage.read_mask(tmp_path / sight.mask)
+                truth = [s.area(*path(round(sight.time * 4))) for s, path in paths]
+                best = max(overlap_of(mask, t.astype("uint8") * 255) for t in truth)
+                assert best > 0.95
+
+
+def test_subjects_that_touch_are_left_out_of_each_others_masks_or_dropped(tmp_path, monkeypatch):
+    paths = [(RED, lambda n: (120, 120)), (BLUE, lambda n: (196, 120))]
+    made = run(tmp_path, monkeypatch, *planted(paths))
+    for track in made.tracks:
+        for sight in track.sights:
+            if sight.mask:
+                mask = footage.read_mask(tmp_path / sight.mask) >= 128
+                shares = [float((mask & s.area(*path(0))).sum()) / mask.sum() for s, path in paths]
+                assert max(shares) > 0.97
+
+
+def test_a_doubtful_label_is_neutral_and_a_captions_word_is_kept(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    paths = [(RED, lambda n: (100 + 4 * n, 120))]
+    made = run(tmp_path, monkeypatch, *planted(paths, label="dog", score=0.5))
+    assert [(t.label, t.label_source) for t in made.tracks] == [("subject", "detector")]
+    named = replace(clip_of("a"), words=("red ball",), caption="A red ball.", caption_source="sidecar")
+    made = run(tmp_path, monkeypatch, *planted(paths, label="red ball", score=0.5), clip=named)
+    assert [(t.label, t.label_source) for t in made.tracks] == [("red ball", "caption")]
+
+
+def test_a_clip_without_anything_is_dropped_with_its_reason(tmp_path, monkeypatch):
+    pictures, _ = planted([])
+    made = run(tmp_path, monkeypatch, pictures, PlantedDetector())
+    assert made.dropped and made.dropped.reason == "no subject"
+
+
+def test_what_stands_out_is_the_subject_where_the_detector_knows_nothing(tmp_path, monkeypatch):
+    pictures, _ = planted([(RED, lambda n: (100 + 4 * n, 120))])
+    made = run(tmp_path, monkeypatch, pictures, PlantedDetector([(p, ()) for p in pictures]))
+    assert [track.label for track in made.tracks] == ["subject"]
+
+
+def test_a_small_thing_is_refused_with_its_size(tmp_path, monkeypatch):
+    made = run(tmp_path, monkeypatch, *planted([(Sprite((210, 40, 40), 20), lambda n: (100, 120))]))
+    assert made.dropped and "size" in {drop.reason for drop in made.refused}
+
+
+def test_features_hold_a_vector_for_every_masked_sight(tmp_path, monkeypatch):
+    made = run(tmp_path, monkeypatch, *planted([(RED, lambda n: (100 + 4 * n, 120))]))
+    features = footage.read_features(tmp_path / made.tracks[0].features)
+    masked = [sight.time for sight in made.tracks[0].sights if sight.mask]
+    assert features.times.tolist() == masked and len(features.looks) == len(masked)
