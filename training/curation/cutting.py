@@ -1,0 +1,97 @@
+"""One sight of a subject cut out of its frame: masked, checked against a second look, and described by vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .boxes import grown, shared, whole
+from .clip import Box, Drop
+from .masks import STAGE, MaskConfig, Rival, box_of, clean, overlap_of, sharpness
+from .models.kinds import Embedder, Face, FaceModel, Pixels, Segmenter, Vector
+from .tracking import Spot
+
+MARGIN = 0.06
+
+
+@dataclass(frozen=True)
+class Look:
+    """A clean sight: its mask in the frame, the crop on white, and what models say of it."""
+
+    spot: Spot
+    mask: Pixels
+    white: Pixels
+    vector: Vector
+    scores: Mapping[str, float]
+    face: Face | None
+
+
+class Cutter:
+    """Cuts sights out of the frames of one clip; a box of a frame is segmented once."""
+
+    def __init__(self, segmenter: Segmenter, embedder: Embedder, faces: FaceModel | None, config: MaskConfig) -> None:
+        self.segmenter, self.embedder, self.faces, self.config = segmenter, embedder, faces, config
+        self._masks: dict[tuple[int, Box], Pixels] = {}
+
+    def cut(self, picture: Pixels, spot: Spot, rivals: Sequence[Spot]) -> Look | Drop:
+        """The subject of ``spot``, or the reason why its mask is not to be trusted."""
+        raw = self._mask(picture, spot)
+        near = [self._rival(picture, spot, rival) for rival in rivals]
+        made = clean(picture, raw, spot.box, spot.score, near, self.config)
+        if made.fault:
+            return made.fault
+        stable = self._stable(picture, spot, made.mask)
+        if stable < self.config.stable:
+            return Drop(STAGE, "mask stable", stable, self.config.stable)
+        crop, mask = crop_of(picture, made.mask)
+        face = largest_face(self.faces.faces(crop), mask) if self.faces else None
+        scores = {**made.scores, "stable": stable, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}
+        return Look(spot, made.mask, on_white(crop, mask), self.embedder.embed(crop, mask), scores, face)
+
+    def _rival(self, picture: Pixels, spot: Spot, rival: Spot) -> Rival:
+        """Masked where it may share pixels; elsewhere its box is enough."""
+        near = shared(grown(spot.box, MARGIN, *picture.shape[:2]), rival.box) > 0
+        return Rival(rival.box, rival.score, self._mask(picture, rival) if near else None)
+
+    def _mask(self, picture: Pixels, spot: Spot) -> Pixels:
+        key = (spot.frame, spot.box)
+        if key not in self._masks:
+            self._masks[key] = self.segmenter.mask(picture, spot.box)
+        return self._masks[key]
+
+    def _stable(self, picture: Pixels, spot: Spot, mask: Pixels) -> float:
+        """Overlap with the mask of a larger box: a segmenter that sees the subject gives the same one again."""
+        wide = grown(spot.box, self.config.push, *picture.shape[:2])
+        again = self.segmenter.mask(picture, wide)
+        return overlap_of(mask, again)
+
+
+def crop_of(picture: Pixels, mask: Pixels, margin: float = MARGIN) -> tuple[Pixels, Pixels]:
+    """Picture and mask around the mask, with ``margin`` of its sides; white or empty beyond the frame."""
+    left, top, right, bottom = whole(box_of(mask))
+    pad = max(2, round(margin * max(right - left, bottom - top)))
+    rows, columns = bottom - top + 2 * pad, right - left + 2 * pad
+    crop = np.full((rows, columns, 3), 255, np.uint8)
+    part = np.zeros((rows, columns), np.uint8)
+    height, width = mask.shape
+    y0, y1, x0, x1 = max(top - pad, 0), min(bottom + pad, height), max(left - pad, 0), min(right + pad, width)
+    inner = (slice(y0 - top + pad, y1 - top + pad), slice(x0 - left + pad, x1 - left + pad))
+    crop[inner], part[inner] = picture[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    return crop, part
+
+
+def on_white(crop: Pixels, mask: Pixels) -> Pixels:
+    """White where the mask is not; half-sure pixels are mixed."""
+    alpha = (mask.astype(np.float32) / 255)[..., None]
+    return np.rint(crop * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def largest_face(faces: Sequence[Face], mask: Pixels) -> Face | None:
+    """The largest face whose middle lies on the subject."""
+
+    def on_subject(face: Face) -> bool:
+        column, row = int((face.box[0] + face.box[2]) / 2), int((face.box[1] + face.box[3]) / 2)
+        return 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and mask[row, column] >= 128
+
+    mine = [face for face in faces if on_subject(face)]
+    return max(mine, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), default=None)

@@ -1,0 +1,259 @@
+"""The references that a clip is trained with: of its own at another time, of other clips, and made ones, all gated."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from training.data.record import Picture
+
+from . import footage, pairs_file
+from .clip import Clip, Drop, Sight, Track
+from .identity import IdentityConfig, Known, matches
+from .models.kinds import Embedder, FaceModel, Pixels
+from .naming import is_person
+from .pairs_file import Pairing
+from .plates import UNSEEN, backgrounds, plate_path
+from .pose import colours, pose_difference
+from .references import read_sight, reference_path
+from .stage import Place
+from .variants import ChangeConfig, SceneConfig, before, changed
+
+Kind = Literal["masked", "other_time", "cross_clip", "new_background", "changed"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How often each kind is drawn, against the others of its subject."""
+
+    masked: float = 1.0
+    other_time: float = 1.0
+    cross_clip: float = 1.0
+    new_background: float = 4.0
+    changed: float = 1.0
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """What pairs need."""
+
+    pose: float = 0.22  # difference from the clip's sights,
+    unlike: float = 0.5  # that this share of them must have,
+    cross: float = 0.8  # and this share for a picture of another clip
+    away: float = 1.0  # seconds
+    gate: float = 0.80  # cosine of a made picture with its source
+    face: float = 0.5  # likeness of its face with the source's
+    subjects: int = 3
+    per_kind: int = 2  # pictures of one kind for one subject
+    background: bool = True
+    weights: Weights = field(default_factory=Weights)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    change: ChangeConfig = field(default_factory=ChangeConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A masked sight, read."""
+
+    sight: Sight
+    crop: Pixels
+    mask: Pixels
+
+
+@dataclass(frozen=True)
+class Member:
+    """A track with its masked sights, and those of them that are references."""
+
+    clip: int
+    track: Track
+    cuts: tuple[Cut, ...]
+    chosen: tuple[Cut, ...]
+    known: Known
+
+
+class Pairs:
+    """All kept clips at once: who is who, then the pictures of every clip."""
+
+    name: ClassVar[str] = "pairs"
+    version: ClassVar[str] = "1"
+
+    def __init__(
+        self,
+        config: PairsConfig,
+        embedder: Callable[[], Embedder],
+        faces: Callable[[], FaceModel] | None = None,
+    ) -> None:
+        self.config = config
+        self._make_embedder, self._make_faces = embedder, faces
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return self._make_embedder()
+
+    @cached_property
+    def _faces(self) -> FaceModel | None:
+        return self._make_faces() if self._make_faces else None
+
+    def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
+        members = [self._member(n, clip, track, place) for n, clip in enumerate(clips) for track in _kept(clip)]
+        crosses: dict[int, list[tuple[int, float]]] = {}
+        for match in matches([member.known for member in members], self.config.identity, self._faces):
+            crosses.setdefault(match.one, []).append((match.other, match.likeness))
+            crosses.setdefault(match.other, []).append((match.one, match.likeness))
+        made: list[Clip] = []
+        for number, clip in enumerate(clips):
+            own = [place for place, member in enumerate(members) if member.clip == number]
+            made.append(self._clip(clip, own, members, crosses, clips, place))
+        return made
+
+    def _member(self, number: int, clip: Clip, track: Track, place: Place) -> Member:
+        features = footage.read_features(place.out / track.features)
+        cuts = tuple(Cut(sight, *read_sight(clip, track, sight, place)[:2]) for sight in track.sights if sight.mask)
+        paths = {picture.path for picture in clip.references}
+        chosen = tuple(cut for cut in cuts if reference_path(clip, track, cut.sight) in paths)
+        known = Known(
+            clip=number,
+            track=track.id,
+            source=clip.source.sha1 or clip.source.path,
+            person=is_person(track.label),
+            looks=features.looks,
+            colours=np.stack([colours(cut.crop, cut.mask) for cut in cuts]),
+            faces=features.faces,
+        )
+        return Member(number, track, cuts, chosen, known)
+
+    def _clip(
+        self,
+        clip: Clip,
+        own: Sequence[int],
+        members: Sequence[Member],
+        crosses: dict[int, list[tuple[int, float]]],
+        clips: Sequence[Clip],
+        place: Place,
+    ) -> Clip:
+        """The clip with its pictures; dropped when no subject has one."""
+        work = Work(self, clip, place, [c for c in clips if c.id != clip.id and backgrounds(c)])
+        best = sorted(own, key=lambda place: -len(members[place].cuts))[: self.config.subjects]
+        for number in sorted(best):
+            work.own(members[number])
+            for other, alike in sorted(crosses.get(number, []), key=lambda item: -item[1]):
+                work.cross(members[number], members[other], clips[members[other].clip], alike)
+        if self.config.background and UNSEEN in clip.metrics and work.pictures:
+            work.pictures.append(Picture(plate_path(clip), "background", role="background", kind="plate"))
+        pairs_file.write(place.out / pairs_file.path(clip), work.pairings)
+        clip = replace(clip, references=tuple(work.pictures), refused=(*clip.refused, *work.refused))
+        return clip if work.pictures else clip.leave(self.name, "no pair", 0, 1)
+
+
+class Work:
+    """The pictures of one clip in the making."""
+
+    def __init__(self, stage: Pairs, clip: Clip, place: Place, backdrops: Sequence[Clip]) -> None:
+        self.config, self.embedder, self.faces = stage.config, stage._embedder, stage._faces
+        self.clip, self.place, self.backdrops = clip, place, backdrops
+        self.pictures: list[Picture] = []
+        self.pairings: list[Pairing] = []
+        self.refused: list[Drop] = []
+
+    def own(self, member: Member) -> None:
+        """Pictures of the clip itself: as they are where the pose is not the clip's, else changed; and new scenes."""
+        for number, cut in enumerate(member.chosen[: self.config.per_kind]):
+            away = [c for c in member.cuts if abs(c.sight.time - cut.sight.time) > self.config.away]
+            unlike = [c for c in away if _difference(c, cut) >= self.config.pose]
+            path = reference_path(self.clip, member.track, cut.sight)
+            if len(unlike) >= self.config.unlike * len(member.cuts):
+                pose = min(_difference(c, cut) for c in unlike)
+                self._add(member, "other_time" if number else "masked", path, mask_path(path), 1.0, pose)
+            else:
+                self._changed(member, cut, path)
+            self._scene(member, cut, path)
+
+    def cross(self, member: Member, other: Member, clip: Clip, alike: float) -> None:
+        """The other clip's pictures of this subject that are in another pose and are no copy."""
+        have = sum(p.kind == "cross_clip" and p.subject == member.track.id for p in self.pictures)
+        for cut in other.chosen[: max(self.config.per_kind - have, 0)]:
+            differences = [_difference(c, cut) for c in member.cuts]
+            share = float(np.mean([difference >= self.config.pose for difference in differences]))
+            path = reference_path(clip, other.track, cut.sight)
+            if share < self.config.cross:
+                self._refuse("cross_clip: same pose", share, self.config.cross, path)
+                continue
+            closest = float((member.known.looks @ _unit_look(other, cut)).max())
+            if closest > self.config.identity.high:
+                self._refuse("cross_clip: a copy", closest, self.config.identity.high, path)
+                continue
+            self._add(member, "cross_clip", path, mask_path(path), alike, min(differences), clip.id)
+
+    def _changed(self, member: Member, cut: Cut, source: str) -> None:
+        crop, mask = changed(cut.crop, cut.mask, self.config.change, _chance(source, "changed"))
+        path = source.replace(".png", "-changed.png")
+        alike = self._gated(member, cut, (crop, mask), path)
+        if alike is not None:
+            footage.write_picture(crop, self.place.out / path)
+            footage.write_picture(mask, self.place.out / mask_path(path))
+            self._add(member, "changed", path, mask_path(path), alike, 0.0)
+
+    def _scene(self, member: Member, cut: Cut, source: str) -> None:
+        """Before another clip's clean background, turned and lit a little as well."""
+        if not self.backdrops:
+            return
+        chance = _chance(source, "scene")
+        backdrop = self.backdrops[int(chance.integers(len(self.backdrops)))]
+        plate = footage.read_picture(self.place.out / backgrounds(backdrop))
+        gentle = replace(self.config.change, least_turn=2.0, turn=6.0, lean=0.03)
+        crop, mask = changed(cut.crop, cut.mask, gentle, chance)
+        grounded = cut.sight.scores.get("floor", 0.0) > 0.02
+        scene, area = before(crop, mask, plate, self.config.scene, chance, grounded)
+        path = source.replace(".png", "-scene.png")
+        alike = self._gated(member, cut, (scene, area), path)
+        if alike is not None:
+            footage.write_picture(scene, self.place.out / path)
+            self._add(member, "new_background", path, None, alike, 0.0, backdrop.id)
+
+    def _gated(self, member: Member, cut: Cut, made: tuple[Pixels, Pixels], path: str) -> float | None:
+        """How alike a made picture is to its source; None, and a refusal, when it is someone else."""
+        alike = float(self.embedder.embed(*made) @ self.embedder.embed(cut.crop, cut.mask))
+        if alike < self.config.gate:
+            return self._refuse("identity lost", alike, self.config.gate, path)
+        if self.faces is None or not cut.sight.scores.get("face", 0.0):
+            return alike
+        found = self.faces.faces(made[0])
+        near = max((self.faces.likeness(f.identity, mine) for f in found for mine in member.known.faces), default=0.0)
+        return alike if near >= self.config.face else self._refuse("face lost", near, self.config.face, path)
+
+    def _refuse(self, reason: str, value: float, limit: float, detail: str) -> None:
+        self.refused.append(Drop(Pairs.name, reason, value, limit, detail))
+
+    def _add(
+        self, member: Member, kind: Kind, path: str, mask: str | None, alike: float, pose: float, other: str = ""
+    ) -> None:
+        weight = getattr(self.config.weights, kind)
+        track = member.track
+        self.pictures.append(Picture(path, track.id, track.label, mask=mask, weight=weight, kind=kind))
+        self.pairings.append(Pairing(path, kind, track.id, alike, pose, other))
+
+
+def mask_path(path: str) -> str:
+    return f"{path.removesuffix('.png')}-mask.png"
+
+
+def _kept(clip: Clip) -> list[Track]:
+    return [track for track in clip.tracks if track.dropped is None]
+
+
+def _difference(one: Cut, other: Cut) -> float:
+    return pose_difference((one.crop, one.mask), (other.crop, other.mask))
+
+
+def _unit_look(member: Member, cut: Cut) -> np.ndarray:
+    place = next(n for n, mine in enumerate(member.cuts) if mine is cut)
+    return member.known.looks[place]
+
+
+def _chance(path: str, purpose: str) -> np.random.Generator:
+    """The same picture is always changed in the same way."""
+    return np.random.default_rng(zlib.crc32(f"{path} {purpose}".encode()))

@@ -1,0 +1,111 @@
+"""Other pictures of the same subject: turned and lit otherwise, or before another clip's background."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from .boxes import whole
+from .cutting import on_white
+from .masks import box_of, cv2
+from .models.kinds import Pixels
+
+
+@dataclass(frozen=True)
+class ChangeConfig:
+    """How far a picture is changed: enough that it is no copy, little enough that it stays the same subject."""
+
+    least_turn: float = 6.0  # degrees
+    turn: float = 14.0
+    scale: float = 0.10  # of the two sides against each other
+    lean: float = 0.08  # of perspective, in shares of the side
+    light: float = 0.18  # of brightness and contrast
+    tint: float = 0.06  # of each colour
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How a subject is put before a background."""
+
+    least: float = 0.45  # of the picture's height or width
+    most: float = 0.80
+    rows: int = 720
+    feather: float = 1.5  # pixels, at 720 rows
+
+
+def changed(crop: Pixels, mask: Pixels, config: ChangeConfig, chance: Generator) -> tuple[Pixels, Pixels]:
+    """Turned, leaning, and in another light; on white, with its mask. Never mirrored: writing and partings stay."""
+    height, width = mask.shape
+    pad = round(0.22 * max(height, width))
+    wide = cv2().copyMakeBorder(crop, pad, pad, pad, pad, cv2().BORDER_CONSTANT, value=(255, 255, 255))
+    far = cv2().copyMakeBorder(mask, pad, pad, pad, pad, cv2().BORDER_CONSTANT, value=0)
+    matrix = _warp(far.shape, config, chance)
+    size = (far.shape[1], far.shape[0])
+    way = {"flags": cv2().INTER_CUBIC, "borderMode": cv2().BORDER_CONSTANT}
+    wide = cv2().warpPerspective(wide, matrix, size, borderValue=(255, 255, 255), **way)
+    far = cv2().warpPerspective(far, matrix, size, borderValue=0, **way)
+    left, top, right, bottom = whole(box_of(far))
+    rim = max(2, round(0.06 * max(right - left, bottom - top)))
+    rows = slice(max(top - rim, 0), bottom + rim)
+    columns = slice(max(left - rim, 0), right + rim)
+    part, area = lit(wide[rows, columns], config, chance), np.ascontiguousarray(far[rows, columns])
+    return on_white(part, area), area
+
+
+def _warp(shape: tuple[int, ...], config: ChangeConfig, chance: Generator) -> np.ndarray:
+    height, width = shape
+    turn = chance.uniform(config.least_turn, config.turn) * chance.choice([-1.0, 1.0])
+    rotation = np.vstack([cv2().getRotationMatrix2D((width / 2, height / 2), turn, 1.0), [0, 0, 1]])
+    stretch = 1 + chance.uniform(-config.scale, config.scale)
+    middle = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]], np.float64)
+    narrow = middle @ np.diag([min(stretch, 1.0), min(1 / stretch, 1.0), 1.0]) @ np.linalg.inv(middle)
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    lean = chance.uniform(0, config.lean, (4, 2)).astype(np.float32) * np.array([width, height], np.float32)
+    inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
+    return cv2().getPerspectiveTransform(corners, corners + lean * inward).astype(np.float64) @ narrow @ rotation
+
+
+def lit(picture: Pixels, config: ChangeConfig, chance: Generator) -> Pixels:
+    """In another light: brightness, contrast and tint."""
+    gain = 1 + chance.uniform(-config.light, config.light)
+    lift = 255 * chance.uniform(-config.light, config.light) / 3
+    tint = 1 + chance.uniform(-config.tint, config.tint, 3)
+    value = (picture.astype(np.float32) - 128) * gain + 128 + lift
+    return np.clip(np.rint(value * tint), 0, 255).astype(np.uint8)
+
+
+def before(
+    crop: Pixels, mask: Pixels, plate: Pixels, config: SceneConfig, chance: Generator, grounded: bool
+) -> tuple[Pixels, Pixels]:
+    """The subject before ``plate``, with a soft edge; and its mask there. ``grounded``: it stands on the lower border.
+
+    The picture has the plate's shape at ``rows`` rows, so that the background is never stretched.
+    """
+    factor = config.rows / plate.shape[0]
+    scene = cv2().resize(plate, None, fx=factor, fy=factor, interpolation=cv2().INTER_AREA).astype(np.float32)
+    rows, columns = scene.shape[:2]
+    left, top, right, bottom = whole(box_of(mask))
+    share = chance.uniform(config.least, config.most)
+    size = share * min(rows / (bottom - top), columns / (right - left))
+    wide, high = max(8, round((right - left) * size)), max(8, round((bottom - top) * size))
+    way = cv2().INTER_AREA if size < 1 else cv2().INTER_CUBIC
+    part = cv2().resize(crop[top:bottom, left:right], (wide, high), interpolation=way)
+    alpha = soft(
+        cv2().resize(mask[top:bottom, left:right], (wide, high), interpolation=cv2().INTER_AREA), config.feather
+    )
+    x = round(chance.uniform(0.1, 0.9) * (columns - wide))
+    y = rows - high if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    window = scene[y : y + high, x : x + wide]
+    window[:] = part * alpha[..., None] + window * (1 - alpha[..., None])
+    area = np.zeros((rows, columns), np.uint8)
+    area[y : y + high, x : x + wide] = np.rint(alpha * 255).astype(np.uint8)
+    return np.clip(np.rint(scene), 0, 255).astype(np.uint8), area
+
+
+def soft(mask: Pixels, feather: float) -> np.ndarray:
+    """A mask of 0 to 1, drawn in by the feather's width: the old background does not shine around the subject."""
+    framed = cv2().copyMakeBorder(mask, 4, 4, 4, 4, cv2().BORDER_REPLICATE)
+    radius = max(1, round(feather))
+    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    inner = cv2().erode((framed >= 128).astype(np.float32), disc)
+    return cv2().GaussianBlur(inner, (0, 0), feather)[4:-4, 4:-4]
