@@ -122,6 +122,7 @@ def page(items: Sequence[Item], nonce: str) -> str:
     data = json.dumps([asdict(item) for item in items]).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Review of pairs</title>'
+        '<link rel="icon" href="data:,">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>{BODY}'
         f'<script type="application/json" id="items">{data}</script><script nonce="{nonce}">{SCRIPT}</script>'
         "</body></html>\n"
@@ -131,6 +132,6 @@ def page(items: Sequence[Item], nonce: str) -> str:
 def policy(nonce: str) -> str:
     """What the browser may load for the page: its own files, its own script."""
     return (
-        "default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+        "default-src 'none'; img-src 'self' data:; media-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
         f"script-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
