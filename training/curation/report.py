@@ -97,7 +97,7 @@ def _clips(clips: Sequence[Clip], sheets: Sheets) -> Section:
 def _pairs(clips: Sequence[Clip], sheets: Sheets) -> Section:
     cases = []
     for clip in kept(clips):
-        alike = {entry.path: entry for entry in read_alike(sheets.out, clip)}
+        alike = read_alike(sheets.out, clip)
         cases += [(clip, item, alike.get(item.path)) for item in clip.references if item.kind == "cross_clip"]
     cases.sort(key=lambda case: case[2].likeness if case[2] else 0.0)
     note = f"A clip and a picture of the same subject from another one, least alike first; {_shown(PAIRS, len(cases))}."
@@ -135,7 +135,7 @@ def _shown(most: int, total: int) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     from .clips_file import read_clips  # pyright: ignore[reportMissingImports]
-    from .video import read_pictures  # pyright: ignore[reportMissingImports]
+    from .video import read_pictures
 
     parser = argparse.ArgumentParser(prog="python -m training.curation report", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder that curation wrote")

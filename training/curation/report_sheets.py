@@ -1,6 +1,5 @@
 """The report's pictures: frames of clips and the references beside them, as small JPEG files of its own."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,10 +11,11 @@ from PIL import Image
 
 from kaleido_core.errors import KaleidoError
 from training.data.record import Picture
-from training.typed import build
 
+from . import pairs_file
 from .clip import Clip
 from .models.kinds import Pixels
+from .pairs_file import Pairing
 from .report_charts import short
 from .report_numbers import Edge
 
@@ -35,18 +35,6 @@ ReadPictures = Callable[[Path, Sequence[float]], list[Pixels]]
 
 
 @dataclass(frozen=True)
-class Alike:
-    """What ``pairs`` wrote of a picture: ``likeness`` to the clip's own subject, ``other`` is the clip it is from."""
-
-    path: str
-    kind: str
-    subject: str
-    likeness: float
-    pose: float = 0.0
-    other: str = ""
-
-
-@dataclass(frozen=True)
 class Sheets:
     """Writes thumbnails into ``folder`` of ``out`` and gives the HTML that shows them."""
 
@@ -56,7 +44,7 @@ class Sheets:
 
     def clip(self, clip: Clip) -> str:
         """Frames on top, references below, with how each was made."""
-        alike = {entry.path: entry for entry in read_alike(self.out, clip)}
+        alike = read_alike(self.out, clip)
         references = "".join(self.reference(clip, picture, alike.get(picture.path)) for picture in clip.references)
         return (
             f'<article id="clip-{escape(clip.id)}"><h3>{escape(clip.id)} <small>{_facts(clip)}</small></h3>'
@@ -65,7 +53,7 @@ class Sheets:
             f'<div class="strip">{references}</div></article>'
         )
 
-    def cross(self, clip: Clip, picture: Picture, alike: Alike | None) -> str:
+    def cross(self, clip: Clip, picture: Picture, alike: Pairing | None) -> str:
         """One cross-pair: the clip it trains and the picture from elsewhere."""
         other = f" from {escape(alike.other)}" if alike and alike.other else ""
         likeness = f"likeness {alike.likeness:.2f}" if alike else "likeness not told"
@@ -89,7 +77,7 @@ class Sheets:
             f'is dropped</small></h3><div class="edges">{columns}</div></article>'
         )
 
-    def reference(self, clip: Clip, picture: Picture, alike: Alike | None) -> str:
+    def reference(self, clip: Clip, picture: Picture, alike: Pairing | None) -> str:
         words = [KINDS.get(picture.kind, picture.kind) or picture.role]
         words += [f"{alike.likeness:.2f}"] if alike and alike.likeness else []
         words += [{"accept": "✓ accepted", "reject": "✗ rejected"}[picture.review]] if picture.review else []
@@ -142,12 +130,9 @@ def as_trained(out: Path, picture: Picture) -> Pixels:
     return np.asarray(pixels)
 
 
-def read_alike(out: Path, clip: Clip) -> tuple[Alike, ...]:
-    """Empty where the clip has no pairs."""
-    file = out / "clips" / clip.id / "pairs.json"
-    if not file.is_file():
-        return ()
-    return tuple(build(Alike, entry) for entry in json.loads(file.read_text(encoding="utf-8")))
+def read_alike(out: Path, clip: Clip) -> dict[str, Pairing]:
+    """What ``pairs`` wrote of the clip's pictures, by their paths."""
+    return {pairing.path: pairing for pairing in pairs_file.read(out / pairs_file.path(clip))}
 
 
 def _facts(clip: Clip) -> str:
