@@ -108,7 +108,7 @@ def test_files_of_all_pictures_lie_in_the_output_folder(tmp_path, monkeypatch):
 
 
 def known(clip, track, look, colour=(1.0, 0.0), source="film"):
-    looks = np.array([look], np.float32) / np.linalg.norm(look)
+    looks = np.array([np.divide(look, np.linalg.norm(look))], np.float32)
     return Known(clip, track, source, False, looks, np.array([colour], np.float32), np.zeros((0, 4), np.float32))
 
 
