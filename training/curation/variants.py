@@ -8,7 +8,7 @@ from numpy.random import Generator
 from .boxes import whole
 from .cutting import on_white
 from .masks import box_of, cv2
-from .models.kinds import Pixels
+from .models.kinds import Inpainter, Pixels
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,19 @@ def lit(picture: Pixels, config: ChangeConfig, chance: Generator) -> Pixels:
     tint = 1 + chance.uniform(-config.tint, config.tint, 3)
     value = (picture.astype(np.float32) - 128) * gain + 128 + lift
     return np.clip(np.rint(value * tint), 0, 255).astype(np.uint8)
+
+
+def restored(crop: Pixels, mask: Pixels, fill: Inpainter, most: float) -> tuple[Pixels, Pixels] | None:
+    """With the notch filled that something before the subject has left; None where it is nothing, or too much."""
+    radius = max(2, round(0.08 * float((mask >= 128).sum()) ** 0.5))
+    framed = cv2().copyMakeBorder(mask, radius, radius, radius, radius, cv2().BORDER_CONSTANT, value=0)
+    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    closed = cv2().morphologyEx(framed, cv2().MORPH_CLOSE, disc)[radius:-radius, radius:-radius]
+    notch = np.where((closed >= 128) & (mask < 128), 255, 0).astype(np.uint8)
+    share = float((notch > 0).sum()) / max(float((mask >= 128).sum()), 1.0)
+    if not 0.002 <= share <= most:
+        return None
+    return on_white(fill.fill(crop, notch), closed), np.ascontiguousarray(closed)
 
 
 def before(
