@@ -43,7 +43,8 @@ class PairsConfig:
 
     pose: float = 0.22  # difference from the clip's sights,
     unlike: float = 0.5  # that this share of them must have,
-    cross: float = 0.8  # and this share for a picture of another clip
+    cross_pose: float = 0.25  # the same for a picture of another clip,
+    cross: float = 1.0  # which differs from all
     away: float = 1.0  # seconds
     gate: float = 0.80  # cosine of a made picture with its source
     face: float = 0.5  # likeness of its face with the source's
@@ -187,7 +188,7 @@ class Work:
         have = sum(p.kind == "cross_clip" and p.subject == member.track.id for p in self.pictures)
         for cut in other.chosen[: max(self.config.per_kind - have, 0)]:
             differences = [_difference(c, cut) for c in member.cuts]
-            share = float(np.mean([difference >= self.config.pose for difference in differences]))
+            share = float(np.mean([difference >= self.config.cross_pose for difference in differences]))
             path = reference_path(clip, other.track, cut.sight)
             if share < self.config.cross:
                 self._refuse("cross_clip: same pose", share, self.config.cross, path)
@@ -229,9 +230,10 @@ class Work:
         chance = _chance(source, "scene")
         backdrop = self.backdrops[int(chance.integers(len(self.backdrops)))]
         plate = footage.read_picture(self.place.out / backgrounds(backdrop))
-        gentle = replace(self.config.change, least_turn=2.0, turn=6.0, lean=0.03)
+        grounded = cut.sight.scores.get("floor", 0.0) > 0.005
+        turn = 0.0 if grounded else 6.0  # what the frame cut stays level: its cut is hidden by the lower border
+        gentle = replace(self.config.change, least_turn=0.3 * turn, turn=turn, lean=0.005 * turn)
         crop, mask = changed(cut.crop, cut.mask, gentle, chance)
-        grounded = cut.sight.scores.get("floor", 0.0) > 0.02
         scene, area = before(crop, mask, plate, self.config.scene, chance, grounded)
         path = source.replace(".png", "-scene.png")
         alike = self._gated(member, cut, (scene, area), path)

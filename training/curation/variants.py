@@ -20,7 +20,7 @@ class ChangeConfig:
     scale: float = 0.10  # of the two sides against each other
     lean: float = 0.08  # of perspective, in shares of the side
     light: float = 0.18  # of brightness and contrast
-    tint: float = 0.06  # of each colour
+    tint: float = 0.03  # of each colour
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ def before(
         cv2().resize(mask[top:bottom, left:right], (wide, high), interpolation=cv2().INTER_AREA), config.feather
     )
     x = round(chance.uniform(0.1, 0.9) * (columns - wide))
-    y = rows - high if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    sunk = round(0.02 * high)  # the cut edge of what goes on below lies outside
+    y = rows - high + sunk if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    part, alpha = part[: rows - y], alpha[: rows - y]
     window = scene[y : y + high, x : x + wide]
     window[:] = part * alpha[..., None] + window * (1 - alpha[..., None])
     area = np.zeros((rows, columns), np.uint8)
