@@ -14,7 +14,7 @@ from .pose import same_colours
 class IdentityConfig:
     """The window. Above ``high`` two pictures are copies; below ``low`` they may be two subjects."""
 
-    low: float = 0.70  # cosine of looks
+    low: float = 0.72  # cosine of looks
     high: float = 0.97
     colours: float = 0.45  # intersection of colour histograms
     margin: float = 0.04  # by which a match beats every other subject of the same clip

@@ -29,9 +29,9 @@ class MaskConfig:
     cut: float = 0.03  # share of the outline that lies on the box: the thing goes on outside of it
     fill: float = 0.30  # share of its box that a mask covers at least,
     full: float = 0.93  # and at most: beyond, the box itself came back
-    unsure: float = 0.20  # share of half-sure pixels, of the mask
-    edge: float = 1.25  # gradient on the outline, against that beside it
-    stable: float = 0.85  # overlap with the mask of a box that is larger by ``push``
+    unsure: float = 0.12  # share of half-sure pixels, of the mask
+    edge: float = 1.50  # gradient on the outline, against that beside it
+    stable: float = 0.94  # overlap with the mask of a box that is larger by ``push``
     push: float = 0.10
 
 

@@ -19,6 +19,7 @@ class NamingConfig:
     """When a label is believed."""
 
     sure: float = 0.60  # score and vote of a detector's label
+    certain: float = 0.80  # and where no image-text model can agree
     fit: float = 0.25  # of the label among things that it is confused with, by the image-text model
 
 
@@ -34,7 +35,8 @@ def label_of(
     label, share = vote(spots)
     if named_by_caption(clip):
         return label or NEUTRAL, "caption"
-    sure = min(share, float(np.mean([spot.score for spot in spots]))) >= config.sure
+    limit = config.certain if image_text is None else config.sure
+    sure = min(share, float(np.mean([spot.score for spot in spots]))) >= limit
     if sure and label and image_text is not None:
         sure = image_text.fit(picture, [label, *sorted(CONFUSED - {label})])[0] >= config.fit
     return (label if sure and label else NEUTRAL), "detector"

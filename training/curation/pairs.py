@@ -13,16 +13,16 @@ from training.data.record import Picture
 from . import footage, pairs_file
 from .clip import Clip, Drop, Sight, Track
 from .identity import IdentityConfig, Known, matches
-from .models.kinds import Embedder, FaceModel, Pixels
+from .models.kinds import Embedder, FaceModel, Inpainter, Pixels
 from .naming import is_person
 from .pairs_file import Pairing
 from .plates import UNSEEN, backgrounds, plate_path
 from .pose import colours, pose_difference
 from .references import read_sight, reference_path
 from .stage import Place
-from .variants import ChangeConfig, SceneConfig, before, changed
+from .variants import ChangeConfig, SceneConfig, before, changed, restored
 
-Kind = Literal["masked", "other_time", "cross_clip", "new_background", "changed"]
+Kind = Literal["masked", "other_time", "cross_clip", "new_background", "changed", "inpainted"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Weights:
     cross_clip: float = 1.0
     new_background: float = 4.0
     changed: float = 1.0
+    inpainted: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class PairsConfig:
 
     pose: float = 0.22  # difference from the clip's sights,
     unlike: float = 0.5  # that this share of them must have,
-    cross: float = 0.8  # and this share for a picture of another clip
+    cross_pose: float = 0.25  # the same for a picture of another clip,
+    cross: float = 1.0  # which differs from all
     away: float = 1.0  # seconds
     gate: float = 0.80  # cosine of a made picture with its source
     face: float = 0.5  # likeness of its face with the source's
     subjects: int = 3
+    occluded: float = 0.01  # share of a mask that something before the subject took, at least, to be filled
+    notch: float = 0.03  # and the share that may be filled: more would be invented
     per_kind: int = 2  # pictures of one kind for one subject
     background: bool = True
     weights: Weights = field(default_factory=Weights)
@@ -86,22 +90,27 @@ class Pairs:
         config: PairsConfig,
         embedder: Callable[[], Embedder],
         faces: Callable[[], FaceModel] | None = None,
+        inpainter: Callable[[], Inpainter] | None = None,
     ) -> None:
         self.config = config
-        self._make_embedder, self._make_faces = embedder, faces
+        self._make_embedder, self._make_faces, self._make_inpainter = embedder, faces, inpainter
 
     @cached_property
-    def _embedder(self) -> Embedder:
+    def embedder(self) -> Embedder:
         return self._make_embedder()
 
     @cached_property
-    def _faces(self) -> FaceModel | None:
+    def faces(self) -> FaceModel | None:
         return self._make_faces() if self._make_faces else None
+
+    @cached_property
+    def inpainter(self) -> Inpainter | None:
+        return self._make_inpainter() if self._make_inpainter else None
 
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
         members = [self._member(n, clip, track, place) for n, clip in enumerate(clips) for track in _kept(clip)]
         crosses: dict[int, list[tuple[int, float]]] = {}
-        for match in matches([member.known for member in members], self.config.identity, self._faces):
+        for match in matches([member.known for member in members], self.config.identity, self.faces):
             crosses.setdefault(match.one, []).append((match.other, match.likeness))
             crosses.setdefault(match.other, []).append((match.one, match.likeness))
         made: list[Clip] = []
@@ -153,7 +162,8 @@ class Work:
     """The pictures of one clip in the making."""
 
     def __init__(self, stage: Pairs, clip: Clip, place: Place, backdrops: Sequence[Clip]) -> None:
-        self.config, self.embedder, self.faces = stage.config, stage._embedder, stage._faces
+        self.config, self.embedder, self.faces = stage.config, stage.embedder, stage.faces
+        self.inpainter = stage.inpainter
         self.clip, self.place, self.backdrops = clip, place, backdrops
         self.pictures: list[Picture] = []
         self.pairings: list[Pairing] = []
@@ -170,6 +180,7 @@ class Work:
                 self._add(member, "other_time" if number else "masked", path, mask_path(path), 1.0, pose)
             else:
                 self._changed(member, cut, path)
+            self._restored(member, cut, path)
             self._scene(member, cut, path)
 
     def cross(self, member: Member, other: Member, clip: Clip, alike: float) -> None:
@@ -177,7 +188,7 @@ class Work:
         have = sum(p.kind == "cross_clip" and p.subject == member.track.id for p in self.pictures)
         for cut in other.chosen[: max(self.config.per_kind - have, 0)]:
             differences = [_difference(c, cut) for c in member.cuts]
-            share = float(np.mean([difference >= self.config.pose for difference in differences]))
+            share = float(np.mean([difference >= self.config.cross_pose for difference in differences]))
             path = reference_path(clip, other.track, cut.sight)
             if share < self.config.cross:
                 self._refuse("cross_clip: same pose", share, self.config.cross, path)
@@ -197,6 +208,21 @@ class Work:
             footage.write_picture(mask, self.place.out / mask_path(path))
             self._add(member, "changed", path, mask_path(path), alike, 0.0)
 
+    def _restored(self, member: Member, cut: Cut, source: str) -> None:
+        """Without what stood before the subject, where that is little."""
+        if self.inpainter is None or cut.sight.scores.get("contested", 0.0) < self.config.occluded:
+            return
+        made = restored(cut.crop, cut.mask, self.inpainter, self.config.notch)
+        if made is None:
+            return
+        path = source.replace(".png", "-whole.png")
+        made = changed(*made, self.config.change, _chance(source, "whole"))
+        alike = self._gated(member, cut, made, path)
+        if alike is not None:
+            footage.write_picture(made[0], self.place.out / path)
+            footage.write_picture(made[1], self.place.out / mask_path(path))
+            self._add(member, "inpainted", path, mask_path(path), alike, 0.0)
+
     def _scene(self, member: Member, cut: Cut, source: str) -> None:
         """Before another clip's clean background, turned and lit a little as well."""
         if not self.backdrops:
@@ -204,9 +230,10 @@ class Work:
         chance = _chance(source, "scene")
         backdrop = self.backdrops[int(chance.integers(len(self.backdrops)))]
         plate = footage.read_picture(self.place.out / backgrounds(backdrop))
-        gentle = replace(self.config.change, least_turn=2.0, turn=6.0, lean=0.03)
+        grounded = cut.sight.scores.get("floor", 0.0) > 0.005
+        turn = 0.0 if grounded else 6.0  # what the frame cut stays level: its cut is hidden by the lower border
+        gentle = replace(self.config.change, least_turn=0.3 * turn, turn=turn, lean=0.005 * turn)
         crop, mask = changed(cut.crop, cut.mask, gentle, chance)
-        grounded = cut.sight.scores.get("floor", 0.0) > 0.02
         scene, area = before(crop, mask, plate, self.config.scene, chance, grounded)
         path = source.replace(".png", "-scene.png")
         alike = self._gated(member, cut, (scene, area), path)

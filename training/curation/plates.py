@@ -30,7 +30,7 @@ class PlatesConfig:
     left: float = 0.30  # score from which something found in the plate refuses it
     salient: float = 0.03  # share of the picture of what surely stands out in it
     sharp: float = 0.5  # of the frames' own sharpness: a moving camera smears
-    window: int = 320  # shorter side of a free part of a frame, in 720 rows
+    window: int = 400  # shorter side of a free part of a frame, in 720 rows
 
 
 class Plates:
@@ -74,10 +74,11 @@ class Plates:
             footage.write_picture(made[0], place.out / plate_path(clip))
             return [clip.measured(plate_unseen=made[1])]
         clip = replace(clip, refused=(*clip.refused, made))
-        free = self._window(pictures[len(pictures) // 2], boxes[len(pictures) // 2])
-        if free is not None:
-            footage.write_picture(free, place.out / window_path(clip))
-            return [clip.measured(plate_window=free.shape[0] * free.shape[1] / pictures[0][..., 0].size)]
+        for number in (len(pictures) // 2, 0, len(pictures) - 1):
+            free = self._window(pictures[number], boxes[number])
+            if free is not None:
+                footage.write_picture(free, place.out / window_path(clip))
+                return [clip.measured(plate_window=free[..., 0].size / pictures[0][..., 0].size)]
         return [clip]
 
     def _boxes(self, clip: Clip, time: float, picture: Pixels, factor: float) -> list[Box]:

@@ -11,12 +11,13 @@ from . import footage
 from .boxes import area, is_part, overlap, scaled, single
 from .clip import Box, Clip, Drop, Sight, Track
 from .cutting import Cutter, Look, crop_of
+from .flow import Flow
 from .masks import MaskConfig, box_of, largest, sharpness
 from .models.kinds import Detector, Embedder, FaceModel, Found, ImageText, Pixels, Segmenter
 from .naming import NamingConfig, label_of, named_by_caption
 from .pose import colours, same_colours
 from .stage import Place, Resources
-from .tracking import Spot, TrackingConfig, flow_mover, join, link, meet, vote
+from .tracking import Spot, TrackingConfig, join, link, meet, vote
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class SubjectsConfig:
     rival: float = 0.25  # a detection of this score is not part of another subject's mask
     found: float = 0.35  # one of this score may be a subject
     track: float = 0.40  # mean score of a track
+    still: float = 0.50  # below this mean score a track must move by itself,
+    alive: float = 0.002  # by this share of its diagonal from sight to sight: a rock is no subject
     smallest: float = 0.04  # of the picture, for the box
     greatest: float = 0.90
     side: int = 128  # pixels of the box's shorter side in a picture of 720 rows
@@ -156,12 +159,13 @@ class Subjects:
             for number, (items, picture) in enumerate(zip(found, pictures, strict=True))
         ]
         sure = [_wholes([spot for spot in frame if spot.score >= config.found]) for frame in spots]
-        joined, doubtful = join(link(sure, flow_mover(pictures), config.tracking), config.tracking)
+        flow = Flow(pictures)
+        joined, doubtful = join(link(sure, flow.move, config.tracking), config.tracking)
         limit = config.tracking.joined
         refused = [Drop(self.name, "ambiguous track", alike, limit, vote(chain)[0]) for chain, alike in doubtful]
         kept: list[tuple[Spot, ...]] = []
         for chain in joined:
-            drop = self._unfit(chain, pictures[0])
+            drop = self._unfit(chain, pictures[0], flow)
             if drop:
                 refused.append(drop)
             else:
@@ -190,7 +194,7 @@ class Subjects:
             return []
         return [Found("", box_of(np.where(region, 255, 0).astype(np.uint8)), sure)]
 
-    def _unfit(self, spots: Sequence[Spot], picture: Pixels) -> Drop | None:
+    def _unfit(self, spots: Sequence[Spot], picture: Pixels, flow: Flow) -> Drop | None:
         """Why a chain of spots is no subject."""
         config, label = self.config, vote(spots)[0]
         if len(spots) < config.tracking.sights:
@@ -198,6 +202,9 @@ class Subjects:
         score = float(np.mean([spot.score for spot in spots]))
         if score < config.track:
             return Drop(self.name, "unsure track", score, config.track, label)
+        alive = float(np.median([flow.alone(spot.frame, spot.box) for spot in spots]))
+        if score < config.still and alive < config.alive:
+            return Drop(self.name, "still scenery", alive, config.alive, label)
         if not any(self._sized(spot.box, picture) for spot in spots):
             side = max(min(spot.box[2] - spot.box[0], spot.box[3] - spot.box[1]) for spot in spots)
             return Drop(self.name, "size", side, config.side * picture.shape[0] / 720, label)

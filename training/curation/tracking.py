@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import Box, clipped, moved, overlap, whole
-from .masks import cv2
-from .models.kinds import Pixels, Vector
-
-FLOW_WIDTH = 448
+from .boxes import overlap
+from .clip import Box
+from .models.kinds import Vector
 
 
 @dataclass(frozen=True)
@@ -130,32 +128,6 @@ def join(
         else:
             doubtful.append((track, near[0][0]))
     return kept, doubtful
-
-
-def flow_mover(pictures: Sequence[Pixels]) -> Move:
-    """Boxes carried from frame to frame by the median of dense optical flow inside them (DIS, 448 pixels wide)."""
-    factor = FLOW_WIDTH / pictures[0].shape[1]
-    small = [_grey(picture, factor) for picture in pictures]
-    flows: dict[int, np.ndarray] = {}
-
-    def move(frame: int, box: Box) -> Box:
-        if frame not in flows:
-            dis = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
-            flows[frame] = dis.calc(small[frame], small[frame + 1], None)
-        height, width = pictures[0].shape[:2]
-        left, top, right, bottom = whole((box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor))
-        part = flows[frame][max(top, 0) : bottom, max(left, 0) : right].reshape(-1, 2)
-        if not len(part):
-            return box
-        right_by, down_by = np.median(part, axis=0) / factor
-        return clipped(moved(box, float(right_by), float(down_by)), height, width)
-
-    return move
-
-
-def _grey(picture: Pixels, factor: float) -> Pixels:
-    small = cv2().resize(picture, None, fx=factor, fy=factor, interpolation=cv2().INTER_AREA)
-    return cv2().cvtColor(small, cv2().COLOR_RGB2GRAY)
 
 
 def vote(spots: Sequence[Spot]) -> tuple[str, float]:

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from .boxes import whole
 from .cutting import on_white
 from .masks import box_of, cv2
-from .models.kinds import Pixels
+from .models.kinds import Inpainter, Pixels
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ChangeConfig:
     scale: float = 0.10  # of the two sides against each other
     lean: float = 0.08  # of perspective, in shares of the side
     light: float = 0.18  # of brightness and contrast
-    tint: float = 0.06  # of each colour
+    tint: float = 0.03  # of each colour
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,19 @@ def lit(picture: Pixels, config: ChangeConfig, chance: Generator) -> Pixels:
     return np.clip(np.rint(value * tint), 0, 255).astype(np.uint8)
 
 
+def restored(crop: Pixels, mask: Pixels, fill: Inpainter, most: float) -> tuple[Pixels, Pixels] | None:
+    """With the notch filled that something before the subject has left; None where it is nothing, or too much."""
+    radius = max(2, round(0.08 * float((mask >= 128).sum()) ** 0.5))
+    framed = cv2().copyMakeBorder(mask, radius, radius, radius, radius, cv2().BORDER_CONSTANT, value=0)
+    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    closed = cv2().morphologyEx(framed, cv2().MORPH_CLOSE, disc)[radius:-radius, radius:-radius]
+    notch = np.where((closed >= 128) & (mask < 128), 255, 0).astype(np.uint8)
+    share = float((notch > 0).sum()) / max(float((mask >= 128).sum()), 1.0)
+    if not 0.002 <= share <= most:
+        return None
+    return on_white(fill.fill(crop, notch), closed), np.ascontiguousarray(closed)
+
+
 def before(
     crop: Pixels, mask: Pixels, plate: Pixels, config: SceneConfig, chance: Generator, grounded: bool
 ) -> tuple[Pixels, Pixels]:
@@ -94,7 +107,9 @@ def before(
         cv2().resize(mask[top:bottom, left:right], (wide, high), interpolation=cv2().INTER_AREA), config.feather
     )
     x = round(chance.uniform(0.1, 0.9) * (columns - wide))
-    y = rows - high if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    sunk = round(0.02 * high)  # the cut edge of what goes on below lies outside
+    y = rows - high + sunk if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    part, alpha = part[: rows - y], alpha[: rows - y]
     window = scene[y : y + high, x : x + wide]
     window[:] = part * alpha[..., None] + window * (1 - alpha[..., None])
     area = np.zeros((rows, columns), np.uint8)

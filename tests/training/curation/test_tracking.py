@@ -6,8 +6,9 @@ import pytest
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation.boxes import single
+from training.curation.flow import Flow
 from training.curation.models.kinds import Found
-from training.curation.tracking import Spot, TrackingConfig, flow_mover, join, link, vote
+from training.curation.tracking import Spot, TrackingConfig, join, link, vote
 
 from .world import Sprite, background
 
@@ -71,5 +72,15 @@ def test_a_thing_found_twice_is_kept_once():
 def test_optical_flow_carries_a_box_along_with_what_moves():
     sprite, place = Sprite((200, 40, 40)), background(2)
     pictures = [sprite.draw(place, x, 120) for x in (120, 132)]
-    box = flow_mover(pictures)(0, sprite.box(120, 120))
+    box = Flow(pictures).move(0, sprite.box(120, 120))
     assert box[0] == pytest.approx(sprite.box(132, 120)[0], abs=4)
+
+
+def test_what_the_camera_passes_does_not_move_by_itself():
+    sprite = Sprite((200, 40, 40))
+    wide = background(2, 240, 400)
+    wide = sprite.draw(wide, 200, 120)
+    panned = Flow([wide[:, 20:340], wide[:, 32:352]])
+    assert panned.alone(0, sprite.box(180, 120)) < 0.02
+    walked = Flow([sprite.draw(background(2), x, 120) for x in (150, 162)])
+    assert walked.alone(0, sprite.box(150, 120)) > 0.05

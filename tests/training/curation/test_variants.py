@@ -1,0 +1,69 @@
+"""Changed pictures stay the subject's, on white or before a place."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+
+from training.curation.cutting import crop_of, on_white
+from training.curation.pose import pose_difference
+from training.curation.variants import ChangeConfig, SceneConfig, before, changed, restored
+
+from .world import Fill, Sprite, background
+
+RED = Sprite((210, 40, 40))
+
+
+def cut(lean=0.0):
+    sprite = Sprite(RED.colour, lean=lean)
+    mask = np.where(sprite.area(160, 120), 255, 0).astype(np.uint8)
+    return crop_of(sprite.draw(background(1), 160, 120), mask)
+
+
+def test_a_changed_picture_is_whole_and_white_outside_its_mask():
+    for seed in range(10):
+        picture, mask = changed(*cut(), ChangeConfig(), np.random.default_rng(seed))
+        assert (picture[mask == 0] == 255).all()
+        assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
+        assert 0.6 < (mask >= 128).sum() / (cut()[1] >= 128).sum() < 1.2
+
+
+def test_the_same_chance_makes_the_same_picture_and_another_another():
+    first, again, other = (changed(*cut(), ChangeConfig(), np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert first.shape != other.shape or not np.array_equal(first, other)
+
+
+def test_a_subject_before_a_place_leaves_the_rest_of_the_place_alone():
+    plate = background(7, 720, 960)
+    scene, area = before(*cut(), plate, SceneConfig(), np.random.default_rng(3), grounded=True)
+    assert scene.shape == plate.shape
+    assert np.array_equal(scene[area == 0], plate[area == 0])
+    assert (area[-6:] >= 128).any(), "a subject that the frame cut stands on the lower border"
+    assert ((area > 20) & (area < 235)).any(), "the edge is soft"
+
+
+def test_what_an_occluder_took_is_filled_when_it_is_little():
+    crop, mask = cut()
+    height, width = mask.shape
+    mask[height // 2 - 2 : height // 2 + 2, : width // 3] = 0
+    made = restored(crop, mask, Fill(), most=0.05)
+    assert made is not None and (made[1] >= 128).sum() > (mask >= 128).sum()
+    mask[height // 2 :] = 0
+    assert restored(crop, mask, Fill(), most=0.0001) is None
+
+
+def test_pose_difference_is_nothing_for_the_same_and_small_for_the_moved_and_lit():
+    crop, mask = cut()
+    assert pose_difference((crop, mask), (crop, mask)) == pytest.approx(0, abs=1e-6)
+    brighter = np.clip(crop.astype(int) * 1.2 + 10, 0, 255).astype(np.uint8)
+    assert pose_difference((crop, mask), (brighter, mask)) < 0.08
+    assert pose_difference((crop, mask), cut(0.9)) > 0.3
+
+
+def test_a_crop_at_the_border_is_white_beyond_it():
+    mask = np.zeros((240, 320), np.uint8)
+    mask[200:, 100:200] = 255
+    crop, part = crop_of(np.zeros((240, 320, 3), np.uint8), mask)
+    assert (crop[-2:] == 255).all() and (part[-2:] == 0).all()
+    assert (on_white(crop, part)[part == 0] == 255).all()
