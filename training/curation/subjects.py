@@ -256,8 +256,7 @@ class Subjects:
         pictures: Sequence[Pixels],
     ) -> Track:
         """An instance as values and files."""
-        best = max(item.looks, key=lambda look: look.scores["sharp"])
-        label, source = label_of(clip, item.spots, best.white, self.config.naming, self._image_text)
+        label, source = label_of(clip, item.spots, item.looks, self.config.naming, self._image_text)
         name = f"t{number}"
         track = Track(name, label, source, (), f"clips/{clip.id}/{name}.npz", any(look.face for look in item.looks))
         factor = clip.height / pictures[0].shape[0] if clip.height else 1.0
