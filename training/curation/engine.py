@@ -1,0 +1,172 @@
+"""Runs stages over clips on this machine. What is done stays done: a run that was killed goes on where it was.
+
+``state/STAGE/CLIP.json`` tells that a stage saw a clip, under a key of stage, version, settings and the clip as it
+came; another key is work to be done anew. Files are written whole or not at all, and only below the output folder.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from kaleido_core.errors import ConfigError, DataError, KaleidoError
+from training.typed import build
+
+from .clip import Clip
+from .stage import AllStage, EachStage, Place, Stage
+
+logger = logging.getLogger("kaleido.curation")
+
+FAULTS = 0.05  # share of clips on which a stage may fail by an error of its own
+FEW = 3  # that many may always
+
+Tell = Callable[[str, int, int], None]  # stage, clips done, clips in all
+
+
+@dataclass(frozen=True)
+class Done:
+    """A marker: the key of the work, and the clips that came out of it."""
+
+    key: str
+    clips: tuple[Clip, ...]
+
+
+def silent(stage: str, done: int, count: int) -> None:
+    """Tells nobody."""
+
+
+def run(
+    stages: Sequence[Stage], clips: Sequence[Clip], place: Place, workers: int = 1, tell: Tell = silent
+) -> list[Clip]:
+    """All clips, dropped ones too, in an order that depends on nothing but the clips."""
+    for stage in stages:
+        going = [clip for clip in clips if clip.dropped is None]
+        gone = [clip for clip in clips if clip.dropped is not None]
+        came = run_all(stage, going, place) if is_all(stage) else run_each(stage, going, place, workers, tell)
+        clips = ordered([*came, *gone])
+    return list(clips)
+
+
+def ordered(clips: Sequence[Clip]) -> list[Clip]:
+    """By source, then by time, whichever worker was first."""
+    return sorted(clips, key=lambda clip: (clip.source.path, clip.start, clip.id))
+
+
+def is_all(stage: Stage) -> bool:
+    return hasattr(stage, "all")
+
+
+def run_each(stage: Stage, clips: Sequence[Clip], place: Place, workers: int, tell: Tell) -> list[Clip]:
+    """Over the clips by ``workers`` processes; each loads the stage's models once."""
+    each = cast(EachStage, stage)
+    came: list[Clip] = []
+    faults = 0
+    for number, made in enumerate(_spread(each, clips, place, min(workers, len(clips))), start=1):
+        came += made
+        faults += any(clip.dropped is not None and clip.dropped.reason == "error" for clip in made)
+        check_faults(stage.name, faults, len(clips))
+        tell(stage.name, number, len(clips))
+    return came
+
+
+def check_faults(stage: str, faults: int, count: int) -> None:
+    """Raises ``DataError`` when a stage fails so often that the stage must be at fault, not the clips."""
+    if faults > max(FEW, FAULTS * count):
+        raise DataError(
+            f"stage {stage} failed on {faults} of {count} clips, more than {FAULTS:.0%}. "
+            "The log names each error; mend the first one and run again: what is done is kept."
+        )
+
+
+def _spread(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int) -> Iterator[list[Clip]]:
+    if workers <= 1:
+        yield from (see(stage, clip, place) for clip in clips)
+        return
+    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(stage, place)) as pool:
+        try:
+            yield from pool.map(_see_here, clips)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_here: list[tuple[EachStage, Place]] = []  # what this worker process was started for
+
+
+def _begin(stage: EachStage, place: Place) -> None:
+    _here[:] = [(stage, place)]
+
+
+def _see_here(clip: Clip) -> list[Clip]:
+    ((stage, place),) = _here
+    return see(stage, clip, place)
+
+
+def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
+    """One clip through one stage, unless that was done before; an error of the stage drops the clip by its name."""
+    marker, key = _marker(stage, clip.id, place), _key(stage, [clip])
+    if (before := _read(marker, key)) is not None:
+        return before
+    began = time.perf_counter()
+    try:
+        came = list(stage.one(clip, place))
+    except ConfigError:
+        raise  # a missing package or model is no fault of the clip
+    except (KaleidoError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        logger.warning("%s: %s fails: %s", clip.id, stage.name, error)
+        fault = "unreadable" if isinstance(error, DataError) else "error"
+        came = [clip.leave(stage.name, fault, detail=f"{type(error).__name__}: {error}")]
+    share = (time.perf_counter() - began) / max(1, len(came))
+    came = [_signed(stage, one, share) for one in came]
+    _write(marker, Done(key, tuple(came)))
+    return came
+
+
+def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
+    """All clips at once, here."""
+    marker, key = _marker(stage, "all", place), _key(stage, clips)
+    if (before := _read(marker, key)) is not None:
+        return before
+    began = time.perf_counter()
+    came = list(cast(AllStage, stage).all(clips, place))
+    share = (time.perf_counter() - began) / max(1, len(came))
+    came = [_signed(stage, one, share) for one in came]
+    _write(marker, Done(key, tuple(came)))
+    return came
+
+
+def _signed(stage: Stage, clip: Clip, seconds: float) -> Clip:
+    versions = {**clip.stages, stage.name: stage.version}
+    return replace(clip, stages=versions, seconds={**clip.seconds, stage.name: round(seconds, 3)})
+
+
+def _marker(stage: Stage, name: str, place: Place) -> Path:
+    return place.out / "state" / stage.name / f"{name}.json"
+
+
+def _key(stage: Stage, clips: Sequence[Clip]) -> str:
+    """Of all that the result depends on; how long earlier stages took is no part of it."""
+    config = getattr(stage, "config", None)
+    told = [asdict(replace(clip, seconds={})) for clip in clips]
+    text = json.dumps([stage.name, stage.version, repr(config), told], sort_keys=True)
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+def _read(marker: Path, key: str) -> list[Clip] | None:
+    try:
+        done = build(Done, json.loads(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # not there, or of an older version: the work is done anew
+        return None
+    return list(done.clips) if done.key == key else None
+
+
+def _write(marker: Path, done: Done) -> None:
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = marker.with_name(f"{marker.name}.{os.getpid()}.part")
+    unfinished.write_text(json.dumps(asdict(done), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    os.replace(unfinished, marker)
