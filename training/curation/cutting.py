@@ -36,13 +36,16 @@ class Cutter:
     def cut(self, picture: Pixels, spot: Spot, rivals: Sequence[Spot]) -> Look | Drop:
         """The subject of ``spot``, or the reason why its mask is not to be trusted."""
         raw = self._mask(picture, spot)
+        alone = clean(picture, raw, spot.box, spot.score, (), self.config)
+        if alone.fault:  # rivals cost a mask each, and would not mend it
+            return alone.fault
+        stable = self._stable(picture, spot, alone.mask)
+        if stable < self.config.stable:
+            return Drop(STAGE, "mask stable", stable, self.config.stable)
         near = [self._rival(picture, spot, rival) for rival in rivals]
         made = clean(picture, raw, spot.box, spot.score, near, self.config)
         if made.fault:
             return made.fault
-        stable = self._stable(picture, spot, made.mask)
-        if stable < self.config.stable:
-            return Drop(STAGE, "mask stable", stable, self.config.stable)
         crop, mask = crop_of(picture, made.mask)
         face = largest_face(self.faces.faces(crop), mask) if self.faces else None
         scores = {**made.scores, "stable": stable, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}

@@ -37,7 +37,7 @@ class SubjectsConfig:
     tries: int = 2  # frames tried for each
     salient: bool = True  # what stands out is the subject where the detector knows nothing
     salient_sure: float = 0.90  # share of sure pixels
-    tracks: int = 6
+    tracks: int = 5
     same_look: float = 0.60  # two tracks that never meet are two things below these likenesses
     same_colours: float = 0.50
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
