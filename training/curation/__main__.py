@@ -98,7 +98,7 @@ def _curate(words: Sequence[str]) -> int:
 def _engine(name: str) -> Engine:
     if name == "local":
         return engine.run
-    from .ray_engine import run
+    from .ray_engine import run  # pyright: ignore[reportMissingImports]
 
     return run
 

@@ -27,7 +27,7 @@ class CaptionsFinal:
     version: ClassVar[str] = "1"
 
     def __init__(self, config: CaptionsFinalConfig) -> None:
-        self.config, self.resources = config, Resources()
+        self.config, self.resources = config, Resources(cpus=0.1)
 
     def one(self, clip: Clip, place: Place) -> Sequence[Clip]:
         labels = {picture.subject: picture.label for picture in clip.references if picture.role == "subject"}

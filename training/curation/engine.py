@@ -67,12 +67,17 @@ def run_each(stage: Stage, clips: Sequence[Clip], place: Place, workers: int, te
     each = cast(EachStage, stage)
     came: list[Clip] = []
     faults = 0
-    for number, made in enumerate(_spread(each, clips, place, min(workers, len(clips))), start=1):
+    for number, made in enumerate(_spread(each, clips, place, workers_for(each, clips, workers)), start=1):
         came += made
         faults += any(clip.dropped is not None and clip.dropped.reason == "error" for clip in made)
         check_faults(stage.name, faults, len(clips))
         tell(stage.name, number, len(clips))
     return came
+
+
+def workers_for(stage: EachStage, clips: Sequence[Clip], workers: int) -> int:
+    """A stage that takes next to nothing runs here: starting a process costs seconds."""
+    return 1 if stage.resources.cpus < 1 else min(workers, len(clips))
 
 
 def check_faults(stage: str, faults: int, count: int) -> None:
