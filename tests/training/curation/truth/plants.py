@@ -37,11 +37,15 @@ def _short(scene: Scene, strength: float) -> Scene:
 
 
 def _still(scene: Scene, strength: float) -> Scene:
-    return replace(scene, freeze=0.0, grain=3 - 3 * strength, pan=0.0)
+    """Frozen after a third of the time, or from the beginning."""
+    return replace(scene, freeze=0.35 * (1 - strength))
 
 
 def _wild(scene: Scene, strength: float) -> Scene:
-    return replace(scene, shake=110 + 90 * strength)
+    """A hand-held camera that is thrown about, or a whip pan."""
+    if scene.seed % 2:
+        return replace(scene, shake=45 + 35 * strength)
+    return replace(scene, pan=26 + 12 * strength)
 
 
 def _camera_only(scene: Scene, strength: float) -> Scene:
@@ -58,7 +62,7 @@ def _dark(frames: Frames, strength: float) -> Frames:
 
 def _bright(frames: Frames, strength: float) -> Frames:
     """Washed out: nearly everything is white."""
-    rest = 0.14 - 0.1 * strength
+    rest = (15 - 12 * strength) / (255 - frames.mean())
     return (255 - (255 - frames.astype(np.float32)) * rest).astype(np.uint8)
 
 
@@ -67,10 +71,10 @@ def _blurry(frames: Frames, strength: float) -> Frames:
     size = (frames.shape[2], frames.shape[1])
 
     def focus(picture: Image.Image) -> Image.Image:
-        return picture.filter(ImageFilter.GaussianBlur(4 + 8 * strength))
+        return picture.filter(ImageFilter.GaussianBlur(5 + 8 * strength))
 
     def thumbnail(picture: Image.Image) -> Image.Image:
-        share = 9 + 12 * strength
+        share = 11 + 12 * strength
         small = picture.resize((round(size[0] / share), round(size[1] / share)), Image.Resampling.BOX)
         return small.resize(size, Image.Resampling.BICUBIC)
 
@@ -96,15 +100,40 @@ def _text(frames: Frames, strength: float) -> Frames:
     return spoilt
 
 
+def _large(scene: Scene, _: float) -> Scene:
+    """Enough is left when the bars are cut off."""
+    return replace(scene, width=720, height=720)
+
+
 def _bars(frames: Frames, strength: float) -> Frames:
     """Black above and below, or left and right."""
     spoilt = frames.copy()
     axis = 1 + int(strength * 1000) % 2
-    thick = round(frames.shape[axis] * (0.06 + 0.14 * strength))
+    thick = round(frames.shape[axis] * (0.04 + 0.12 * strength))
     spoilt = np.swapaxes(spoilt, 1, axis)
     spoilt[:, :thick] = 0
     spoilt[:, -thick:] = 0
     return np.ascontiguousarray(np.swapaxes(spoilt, 1, axis))
+
+
+def _panned(scene: Scene, _: float) -> Scene:
+    """A mark is known by staying where it is while the camera moves."""
+    return replace(scene, pan=3.0)
+
+
+def _mark(frames: Frames, strength: float) -> Frames:
+    """A channel's logo in a corner, half transparent or nearly opaque."""
+    height, width = frames.shape[1:3]
+    side = round(height * 0.13)
+    layer = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(layer)
+    corner = int(strength * 1000) % 4
+    left = 12 if corner % 2 else width - side - 12
+    top = 12 if corner < 2 else height - side - 12
+    for ring in range(0, side // 2, 14):
+        pen.ellipse((left + ring, top + ring, left + side - ring, top + side - ring), outline=255, width=5)
+    cover = np.asarray(layer, dtype=np.float32)[..., None] / 255 * (0.6 + 0.35 * strength)
+    return (frames * (1 - cover) + 255 * cover).astype(np.uint8)
 
 
 PLANTS = {
@@ -117,5 +146,6 @@ PLANTS = {
     "bright": Plant(frames=_bright),
     "blurry": Plant(frames=_blurry),
     "text": Plant(frames=_text),
-    "bars": Plant(frames=_bars),
+    "mark": Plant(scene=_panned, frames=_mark),
+    "bars": Plant(scene=_large, frames=_bars),
 }

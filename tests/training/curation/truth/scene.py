@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .photos import Pixels, backdrop, sprites
 
 Frames = NDArray[np.uint8]  # [F H W 3]
+SHARE = 0.375  # of the picture's shorter side, the sprite's
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ def draw(scene: Scene) -> Frames:
     reach = int(scene.pan * count + 2 * scene.shake) + 8
     ground = backdrop(scene.photo, scene.height + reach, scene.width + reach, random)
     noise = _grain(scene, random)
-    path = _path(scene, count, random)
+    sprite = _sprite(scene)
+    path = _path(scene, count, sprite.shape[0], random)
     frames = np.empty((count, scene.height, scene.width, 3), dtype=np.uint8)
     for number in range(count):
         moved = min(number, int(scene.freeze * count))
         frame = _view(scene, ground, moved, random)
         if scene.speed:
-            _paste(frame, _sprite(scene), path[moved])
-        rolled = np.roll(noise, int(random.integers(noise.shape[1])), axis=1)
+            _paste(frame, sprite, path[moved])
+        rolled = np.roll(noise, 97 * moved, axis=1)
         frames[number] = (frame + rolled).clip(0, 255)
     return frames
 
@@ -70,9 +73,9 @@ def _grain(scene: Scene, random: np.random.Generator) -> NDArray[np.int16]:
     return (random.standard_normal((scene.height, scene.width, 1)) * scene.grain).astype(np.int16)
 
 
-def _path(scene: Scene, count: int, random: np.random.Generator) -> NDArray[np.float64]:
+def _path(scene: Scene, count: int, side: int, random: np.random.Generator) -> NDArray[np.float64]:
     """``[F + 1, 2]``: left and top of the sprite, reflected at the borders of the picture."""
-    room = np.array((scene.width, scene.height)) - 180.0
+    room = np.array((scene.width, scene.height)) - float(side)
     angle = random.uniform(0, 2 * np.pi)
     steps = np.arange(count + 1)[:, None] * scene.speed * np.array((np.cos(angle), np.sin(angle)))
     return room - np.abs((random.uniform(0, 1, 2) * room + steps) % (2 * room) - room)
@@ -84,15 +87,15 @@ def _view(scene: Scene, ground: Pixels, number: int, random: np.random.Generator
     width, height = (round(side / (1 + scene.zoom * number)) for side in (scene.width, scene.height))
     view = ground[top : top + height, left : left + width]
     if scene.zoom:
-        from PIL import Image
-
         view = np.asarray(Image.fromarray(view).resize((scene.width, scene.height), Image.Resampling.BICUBIC))
     return view.astype(np.int16)
 
 
 def _sprite(scene: Scene) -> Pixels:
+    """About a tenth of the picture."""
     known = sprites()
-    return known[scene.sprite % len(known)]
+    side = round(SHARE * min(scene.width, scene.height))
+    return np.asarray(Image.fromarray(known[scene.sprite % len(known)]).resize((side, side)))
 
 
 def _paste(frame: NDArray[np.int16], sprite: Pixels, corner: NDArray[np.float64]) -> None:
