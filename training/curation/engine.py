@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import cast
 
@@ -112,7 +113,7 @@ def _spread(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int)
             pool.shutdown(cancel_futures=True)
 
 
-def _processes() -> multiprocessing.context.BaseContext:
+def _processes() -> BaseContext:
     """Never a fork of this process: OpenCV's and torch's threads, once started here, would not be there."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

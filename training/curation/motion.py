@@ -44,8 +44,8 @@ def measure_motion(grey: Sequence[Pixels]) -> Motion:
     if not rows:
         return Motion(0.0, 0.0, 0.0, 1.0)
     table = np.array(rows, np.float64)
-    means = (*table[:, :2].mean(0), np.median(table[:, 2]), table[:, 3].mean())
-    return Motion(*(float(value) for value in means), steady_edges(grey, cameras))
+    every, camera, still = (float(value) for value in table[:, (0, 1, 3)].mean(axis=0))
+    return Motion(every, camera, float(np.median(table[:, 2])), still, steady_edges(grey, cameras))
 
 
 def camera_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:

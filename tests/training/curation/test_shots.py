@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
-pytest.importorskip("scenedetect", reason="scenedetect is not installed")
+pytest.importorskip("scenedetect", reason="scenedetect-headless is not installed")
 
 from training.curation import video
 from training.curation.clip import Clip
