@@ -35,7 +35,7 @@ class Print:
 
 
 class Duplicates:
-    """Compares all clips with all; of two that are alike, the larger and then the sharper one is kept."""
+    """Compares all clips with all; of two that are alike, the larger, longer and sharper one is kept."""
 
     name: ClassVar[str] = "duplicates"
     version: ClassVar[str] = "1"
@@ -45,7 +45,7 @@ class Duplicates:
 
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
         prints = {clip.id: print_of(clip, place) for clip in clips}
-        best_first = sorted(clips, key=lambda clip: (-_worth(clip)[0], -_worth(clip)[1], clip.id))
+        best_first = sorted(sorted(clips, key=lambda clip: clip.id), key=_worth, reverse=True)
         kept: list[Clip] = []
         judged: list[Clip] = []
         for clip in best_first:
@@ -59,8 +59,8 @@ class Duplicates:
         return judged
 
 
-def _worth(clip: Clip) -> tuple[float, float]:
-    return clip.width * clip.height, clip.metrics.get("sharp", 0.0)
+def _worth(clip: Clip) -> tuple[float, float, float]:
+    return clip.width * clip.height, round(clip.end - clip.start), clip.metrics.get("sharp", 0.0)
 
 
 def print_of(clip: Clip, place: Place) -> Print:

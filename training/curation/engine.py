@@ -161,8 +161,7 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
         came = [clip.leave(stage.name, fault, detail=f"{type(error).__name__}: {error}")]
     share = (time.perf_counter() - began) / max(1, len(came))
     came = [_signed(stage, one, share) for one in came]
-    _write(marker, Done(key, tuple(came)))
-    return came
+    return _write(marker, Done(key, tuple(came)))
 
 
 def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
@@ -174,8 +173,7 @@ def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
     came = list(cast(AllStage, stage).all(clips, place))
     share = (time.perf_counter() - began) / max(1, len(came))
     came = [_signed(stage, one, share) for one in came]
-    _write(marker, Done(key, tuple(came)))
-    return came
+    return _write(marker, Done(key, tuple(came)))
 
 
 def _signed(stage: Stage, clip: Clip, seconds: float) -> Clip:
@@ -214,8 +212,11 @@ def _read(marker: Path, key: str) -> list[Clip] | None:
     return list(done.clips) if done.key == key else None
 
 
-def _write(marker: Path, done: Done) -> None:
+def _write(marker: Path, done: Done) -> list[Clip]:
+    """The clips as the marker tells them: a run that reads it later goes on with the very same."""
     marker.parent.mkdir(parents=True, exist_ok=True)
     unfinished = marker.with_name(f"{marker.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(asdict(done), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    text = json.dumps(asdict(done), ensure_ascii=False, allow_nan=False)
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, marker)
+    return list(build(Done, json.loads(text)).clips)
