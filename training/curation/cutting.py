@@ -47,7 +47,10 @@ class Cutter:
         if made.fault:
             return made.fault
         crop, mask = crop_of(picture, made.mask)
-        face = largest_face(self.faces.faces(crop), mask) if self.faces else None
+        found = faces_on(self.faces.faces(crop), mask) if self.faces else []
+        if len(found) > 1 and _side(found[1]) > 0.5 * _side(found[0]):
+            return Drop(STAGE, "two faces", _side(found[1]) / _side(found[0]), 0.5)
+        face = found[0] if found else None
         scores = {**made.scores, "stable": stable, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}
         return Look(spot, made.mask, on_white(crop, mask), self.embedder.embed(crop, mask), scores, face)
 
@@ -89,12 +92,15 @@ def on_white(crop: Pixels, mask: Pixels) -> Pixels:
     return np.rint(crop * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def largest_face(faces: Sequence[Face], mask: Pixels) -> Face | None:
-    """The largest face whose middle lies on the subject."""
+def faces_on(faces: Sequence[Face], mask: Pixels) -> list[Face]:
+    """Those whose middle lies on the subject, the largest first."""
 
     def on_subject(face: Face) -> bool:
         column, row = int((face.box[0] + face.box[2]) / 2), int((face.box[1] + face.box[3]) / 2)
         return 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and mask[row, column] >= 128
 
-    mine = [face for face in faces if on_subject(face)]
-    return max(mine, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]), default=None)
+    return sorted((face for face in faces if on_subject(face)), key=_side, reverse=True)
+
+
+def _side(face: Face) -> float:
+    return area(face.box) ** 0.5

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clip import Clip
-from .models.kinds import ImageText, Pixels
+from .cutting import Look
+from .models.kinds import ImageText
 from .tracking import Spot, vote
 
 NEUTRAL = "subject"
@@ -29,15 +30,20 @@ def named_by_caption(clip: Clip) -> bool:
 
 
 def label_of(
-    clip: Clip, spots: Sequence[Spot], picture: Pixels, config: NamingConfig, image_text: ImageText | None
+    clip: Clip, spots: Sequence[Spot], looks: Sequence[Look], config: NamingConfig, image_text: ImageText | None
 ) -> tuple[str, str]:
-    """The label and where it comes from. A detector of few classes calls a rabbit a dog: in doubt it has no say."""
+    """The label and where it comes from. A detector of few classes calls a rabbit a dog: in doubt it has no say.
+
+    What it calls a person is one when it has a face.
+    """
     label, share = vote(spots)
     if named_by_caption(clip):
         return label or NEUTRAL, "caption"
-    limit = config.certain if image_text is None else config.sure
+    known = image_text is not None or (is_person(label) and any(look.face for look in looks))
+    limit = config.sure if known else config.certain
     sure = min(share, float(np.mean([spot.score for spot in spots]))) >= limit
     if sure and label and image_text is not None:
+        picture = max(looks, key=lambda look: look.scores["sharp"]).white
         sure = image_text.fit(picture, [label, *sorted(CONFUSED - {label})])[0] >= config.fit
     return (label if sure and label else NEUTRAL), "detector"
 

@@ -59,7 +59,7 @@ def make_stages(config: CurationConfig) -> list[Stage]:
         Subjects(config.subjects, detector, segmenter, embedder, faces, image_text),
         References(config.references),
         Plates(config.plates, detector, segmenter, inpainter),
-        Pairs(config.pairs, embedder, faces),
+        Pairs(config.pairs, embedder, faces, inpainter),
         CaptionsFinal(config.captions_final),
     ]
 

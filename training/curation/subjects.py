@@ -175,6 +175,9 @@ class Subjects:
         return Scene(times, pictures, spots, kept[: config.tracks], lasting), refused
 
     def _spot(self, number: int, item: Found, picture: Pixels) -> Spot:
+        """With its look, where it may become a subject: only those are followed."""
+        if item.score < self.config.found:
+            return Spot(number, item.box, item.score, item.label, np.zeros(1, np.float32))
         left, top, right, bottom = (max(int(value), 0) for value in item.box)
         part = picture[top : max(bottom, top + 2), left : max(right, left + 2)]
         return Spot(number, item.box, item.score, item.label, self._embedder.embed(part))
@@ -253,8 +256,7 @@ class Subjects:
         pictures: Sequence[Pixels],
     ) -> Track:
         """An instance as values and files."""
-        best = max(item.looks, key=lambda look: look.scores["sharp"])
-        label, source = label_of(clip, item.spots, best.white, self.config.naming, self._image_text)
+        label, source = label_of(clip, item.spots, item.looks, self.config.naming, self._image_text)
         name = f"t{number}"
         track = Track(name, label, source, (), f"clips/{clip.id}/{name}.npz", any(look.face for look in item.looks))
         factor = clip.height / pictures[0].shape[0] if clip.height else 1.0

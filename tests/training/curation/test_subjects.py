@@ -1,16 +1,17 @@
 """From frames to tracks with clean masks, on sprites whose truth is known."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation import footage
 from training.curation.masks import overlap_of
-from training.curation.models.kinds import Found
+from training.curation.models.kinds import Face, Found
 from training.curation.stage import Place
 from training.curation.subjects import Subjects, SubjectsConfig
 
-from .world import ColourEmbedder, ColourSegmenter, Film, PlantedDetector, Sprite, background, clip_of
+from .world import ColourEmbedder, ColourSegmenter, Film, PlantedDetector, PlantedFaces, Sprite, background, clip_of
 
 RED, BLUE = Sprite((210, 40, 40)), Sprite((40, 60, 220))
 
@@ -92,3 +93,17 @@ def test_features_hold_a_vector_for_every_masked_sight(tmp_path, monkeypatch):
     features = footage.read_features(tmp_path / made.tracks[0].features)
     masked = [sight.time for sight in made.tracks[0].sights if sight.mask]
     assert features.times.tolist() == masked and len(features.looks) == len(masked)
+
+
+def test_a_mask_with_two_faces_is_two_people_and_refused(tmp_path, monkeypatch):
+    pictures, detector = planted([(RED, lambda n: (100 + 4 * n, 120))], label="person")
+    face = Face((40.0, 40.0, 60.0, 60.0), 0.9, np.ones(4, np.float32))
+    other = Face((62.0, 40.0, 80.0, 58.0), 0.9, np.ones(4, np.float32))
+    for found, reason in (([face, other], "no subject"), ([face], None)):
+        monkeypatch.setattr(footage, "frames", Film({"a": pictures}).frames)
+        faces = PlantedFaces(found)
+        config = SubjectsConfig(side=60)
+        stage = Subjects(config, lambda: detector, ColourSegmenter, ColourEmbedder, lambda f=faces: f)
+        (made,) = stage.one(clip_of("a"), Place(tmp_path))
+        assert (made.dropped and made.dropped.reason) == reason
+    assert [(track.label, track.face) for track in made.tracks] == [("person", True)]
