@@ -14,39 +14,44 @@ STILL = 0.6  # mean difference of two frames, of 255, below which nothing moved
 RIM = 4  # pixels beside the border that are not compared
 UNLIKE = 10  # difference of blurred frames, of 255, that is no noise
 STEADY = 0.12  # of the frames' steepest edges, that an edge keeps in all frames,
-SAME = 0.95  # and of its mean steepness that is left when directions cancel
+SAME = 0.95  # and of its mean steepness, what is left when directions cancel
+TRAVEL = 40.0  # pixels of the camera's way after which everything but a mark has moved
+PANS = 0.5  # pixels between frames from which a camera moves,
+VIEWS = 4  # and the frames in which it must
 
 
 @dataclass(frozen=True)
 class Motion:
     """Means over pairs of frames, in pixels of a picture of 448 columns: all motion, the camera's, and what is left
     of the liveliest twentieth of the picture; the share of the picture that looks otherwise than the camera explains;
-    and the share of pairs in which nothing moves at all."""
+    and the share of pairs in which nothing moves at all. ``mark`` is what ``steady_edges`` tells; None where the camera
+    goes too short a way."""
 
     all: float
     camera: float
     own: float
     free: float
     still: float
+    mark: float | None = None
 
 
 def measure_motion(grey: Sequence[Pixels]) -> Motion:
     """``grey`` are frames ``[H W]``, eight a second."""
     flow = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
-    rows = []
+    rows, cameras = [], []
     for one, other in zip(grey, grey[1:], strict=False):
         moved = flow.calc(one, other, None)
-        camera = camera_flow(moved)
-        lengths = [np.linalg.norm(field, axis=-1) for field in (moved, camera, moved - camera)]
+        cameras.append(camera_flow(moved))
+        lively = np.quantile(_length(moved - cameras[-1]), 0.95)
         still = float(np.abs(one.astype(np.int16) - other).mean()) < STILL
-        rows.append(
-            (lengths[0].mean(), lengths[1].mean(), np.quantile(lengths[2], 0.95), free(one, other, camera), still)
-        )
+        way = _length(moved).mean(), _length(cameras[-1]).mean()
+        rows.append((*way, lively, free(one, other, cameras[-1]), still))
     if not rows:
         return Motion(0.0, 0.0, 0.0, 0.0, 1.0)
     table = np.array(rows, np.float64)
-    middle = np.median(table[:, 2])
-    return Motion(*(float(value) for value in (*table[:, :2].mean(0), middle, *table[:, 3:].mean(0))))
+    every, camera, apart, still = (float(value) for value in table[:, (0, 1, 3, 4)].mean(axis=0))
+    mark = steady_edges(grey, cameras) if camera * len(rows) > TRAVEL else None
+    return Motion(every, camera, float(np.median(table[:, 2])), apart, still, mark)
 
 
 def free(one: Pixels, other: Pixels, camera: NDArray[np.float32]) -> float:
@@ -77,18 +82,31 @@ def camera_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     return (every @ matrix[:, :2].T + matrix[:, 2] - every).astype(np.float32)
 
 
-def steady_edges(grey: Sequence[Pixels], band: float = 0.2) -> float:
-    """Share of the picture's rim (``band`` of each side) with edges that stay where they are in every frame.
+def steady_edges(grey: Sequence[Pixels], cameras: Sequence[NDArray[np.float32]], band: float = 0.2) -> float | None:
+    """Share of the picture's rim (``band`` of each side) with edges that stay although the camera moves across them.
 
-    It tells of a mark only where the camera moves: otherwise all of the background stays.
+    A roof stays where it is while the camera pans along it: only what is steep in the direction of the motion counts.
     """
-    across, down = (np.stack([cv2().Sobel(frame, cv2().CV_32F, *way) for frame in grey]) for way in ((1, 0), (0, 1)))
-    steep = np.hypot(across, down)
-    mean = np.hypot(across.mean(axis=0), down.mean(axis=0))
-    # One edge that stays keeps its direction; edges of a texture that pass by have many.
-    same = mean > SAME * np.maximum(steep.mean(axis=0), 1.0)
-    steady = (steep.min(axis=0) > STEADY * float(steep.max())) & same
+    moving = [(frame, flow) for frame, flow in zip(grey, cameras, strict=False) if _length(flow).mean() > PANS]
+    if len(moving) < VIEWS:
+        return None
+    slopes = [(_slopes(frame), flow) for frame, flow in moving]
+    steepest = max(float(_length(slope).max()) for slope, _ in slopes)
+    across = [np.abs((slope * flow).sum(-1)) / np.maximum(_length(flow), 1e-6) for slope, flow in slopes]
+    # One edge that stays keeps its direction; the edges of a texture that pass by have many.
+    mean = np.mean([_length(slope) for slope, _ in slopes], axis=0)
+    same = _length(np.mean([slope for slope, _ in slopes], axis=0)) > SAME * np.maximum(mean, 1.0)
+    steady = (np.min(across, axis=0) > STEADY * steepest) & same
     height, width = steady.shape
     rim = np.ones_like(steady)
     rim[round(band * height) : round((1 - band) * height), round(band * width) : round((1 - band) * width)] = False
     return float(steady[rim].mean())
+
+
+def _slopes(frame: Pixels) -> NDArray[np.float32]:
+    """``[H W 2]``: how steep each pixel is to the right and downwards."""
+    return np.stack([cv2().Sobel(frame, cv2().CV_32F, *way) for way in ((1, 0), (0, 1))], axis=-1)
+
+
+def _length(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.hypot(field[..., 0], field[..., 1])
