@@ -10,6 +10,7 @@ pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation import video
 from training.curation.clip import Clip
+from training.curation.masks import cv2
 from training.curation.models.kinds import Found, Pixels
 from training.curation.quality import Quality, QualityConfig, find_bars, text_share
 from training.curation.stage import Place
@@ -58,9 +59,7 @@ def healthy() -> list[Pixels]:
 
 
 def blurred(picture: Pixels) -> Pixels:
-    import cv2
-
-    return cv2.GaussianBlur(picture, (0, 0), 6).astype(np.uint8)
+    return cv2().GaussianBlur(picture, (0, 0), 6).astype(np.uint8)
 
 
 def shaken(number: int) -> Pixels:
