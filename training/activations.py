@@ -63,7 +63,9 @@ class CheckpointedMLP(MLP):
 def save_activations(dit: KaleidoDiT, memory: MemoryConfig, device: torch.device) -> None:
     """Let ``dit``'s blocks keep what ``memory`` says, for good; before FSDP and block swap come."""
     if memory.checkpointing == "attention" and device.type == "cuda":
-        # What is kept is found again by counting calls: the trials that choose a kernel must be over before.
+        # What is kept is found again by counting calls: the trials that choose a kernel must be over before, and are
+        # remembered by the device's full name, "cuda:0".
+        device = torch.empty(0, device=device).device
         for dtype in (torch.bfloat16, torch.float32):
             fastest_kernel(device, dtype, dit.config.head_width)
     for block in dit.blocks:

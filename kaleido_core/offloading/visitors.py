@@ -85,14 +85,15 @@ class Visitor:
 
     def lend(self, place: Tensor) -> None:
         """Compute with tensors of their own in ``place``: autograd may keep those, and they stay where they are."""
-        self._exchange({weight.tensor: _like(weight.tensor, weight.within(place)) for weight in self.weights})
+        self._lent = {weight.tensor: _like(weight.tensor, weight.within(place)) for weight in self.weights}
+        self._exchange(self._lent)
 
     def take_back(self) -> None:
-        """Put the block's own tensors back."""
+        """Put the block's own tensors back, and forget those that were lent: autograd alone says how long they live."""
         self._exchange({lent: own for own, lent in self._lent.items()})
+        self._lent = {}
 
     def _exchange(self, others: dict[Tensor, Tensor]) -> None:
-        self._lent = others
         for module in self.block.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():

@@ -1,6 +1,8 @@
 """Gradients through blocks that visit the device."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -58,6 +60,25 @@ def test_the_way_back_reads_the_weights_on_the_device_and_not_those_at_home(agai
         (gradient,) = torch.autograd.grad(y.square().sum(), x)
     (expected,) = torch.autograd.grad(doubled(x).square().sum(), x)
     assert torch.equal(gradient, expected)
+
+
+def test_checkpointed_visitors_leave_nothing_behind(monkeypatch):
+    """Otherwise all blocks would lie on the device at the end of a forward, which is what must not be."""
+    lent: list[weakref.ref[torch.Tensor]] = []
+    lend = Visitor.lend
+
+    def watched(visitor, place):
+        lend(visitor, place)
+        lent.extend(weakref.ref(parameter) for parameter in visitor.block.parameters())
+
+    monkeypatch.setattr(Visitor, "lend", watched)
+    model, y = linears(4), torch.randn(3, 6, requires_grad=True)
+    with block_swap(model, 0, "cpu"):
+        for block in model.blocks:
+            y = checkpoint(block, y, use_reentrant=False)
+        gc.collect()
+        assert len(lent) == 8 and not any(tensor() is not None for tensor in lent)
+        y.sum().backward()
 
 
 def test_weights_that_want_gradients_may_not_visit(dit):
