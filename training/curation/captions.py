@@ -13,9 +13,8 @@ from .stage import Place, Resources
 
 @dataclass(frozen=True)
 class CaptionsConfig:
-    """``by`` is written into the record: who captioned."""
+    """What the captioner is shown, and what is taken from it."""
 
-    by: str = "template"
     frames: int = 8  # that the captioner sees, evenly over the clip
     words: int = 6  # subjects at most
 
@@ -27,9 +26,14 @@ class Captions:
     version: ClassVar[str] = "1"
 
     def __init__(
-        self, config: CaptionsConfig, captioner: Callable[[], Captioner], resources: Resources | None = None
+        self,
+        config: CaptionsConfig,
+        captioner: Callable[[], Captioner],
+        by: str = "template",
+        resources: Resources | None = None,
     ) -> None:
-        self.config, self._make = config, captioner
+        """``by`` is written into the record: who captioned."""
+        self.config, self._make, self._by = config, captioner, by
         self.resources = resources or Resources(gibibytes=2.0)
 
     @cached_property
@@ -44,7 +48,7 @@ class Captions:
         if not sentence:
             return [clip.leave(self.name, "no caption")]
         found = tuple(dict.fromkeys(word for word in words if word and word in sentence))[: self.config.words]
-        return [replace(clip, caption=sentence, caption_source=self.config.by, words=found)]
+        return [replace(clip, caption=sentence, caption_source=self._by, words=found)]
 
     def _frames(self, clip: Clip, place: Place) -> Sequence[Pixels]:
         fps = self.config.frames / (clip.end - clip.start)

@@ -7,15 +7,22 @@ came; another key is work to be done anew. Files are written whole or not at all
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import cast
 
-from kaleido_core.errors import ConfigError, DataError, KaleidoError
+import torch
+
+from kaleido_core.errors import ConfigError, DataError
 from training.typed import build
 
 from .clip import Clip
@@ -93,18 +100,43 @@ def _spread(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int)
     if workers <= 1:
         yield from (see(stage, clip, place) for clip in clips)
         return
-    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(stage, place)) as pool:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, _processes(), _begin, (stage, place, threads)) as pool:
         try:
             yield from pool.map(_see_here, clips)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"a worker of stage {stage.name} was ended from outside, most often for want of memory. "
+                "Run again with fewer --workers: what is done is kept."
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _processes() -> BaseContext:
+    """Never a fork of this process: OpenCV's and torch's threads, once started here, would not be there."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.curation.pipeline"])
+    return context
 
 
 _here: list[tuple[EachStage, Place]] = []  # what this worker process was started for
 
 
-def _begin(stage: EachStage, place: Place) -> None:
+def _begin(stage: EachStage, place: Place, threads: int) -> None:
     _here[:] = [(stage, place)]
+    torch.set_num_threads(threads)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = str(threads)  # OpenCV reads it when a stage loads it
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose run was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _see_here(clip: Clip) -> list[Clip]:
@@ -122,7 +154,7 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
         came = list(stage.one(clip, place))
     except ConfigError:
         raise  # a missing package or model is no fault of the clip
-    except (KaleidoError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+    except Exception as error:  # OpenCV and onnxruntime raise classes of their own; too many stop the run
         logger.warning("%s: %s fails: %s", clip.id, stage.name, error)
         fault = "unreadable" if isinstance(error, DataError) else "error"
         came = [clip.leave(stage.name, fault, detail=f"{type(error).__name__}: {error}")]
@@ -156,10 +188,21 @@ def _marker(stage: Stage, name: str, place: Place) -> Path:
 
 def _key(stage: Stage, clips: Sequence[Clip]) -> str:
     """Of all that the result depends on; how long earlier stages took is no part of it."""
-    config = getattr(stage, "config", None)
+    config = [getattr(stage, "config", None), *models_of(stage)]
     told = [asdict(replace(clip, seconds={})) for clip in clips]
     text = json.dumps([stage.name, stage.version, repr(config), told], sort_keys=True)
     return hashlib.sha1(text.encode()).hexdigest()
+
+
+def models_of(stage: Stage) -> list[str]:
+    """The models' names in the factories (``partial``) that a stage was given; folders may move."""
+    return [name for value in vars(stage).values() for name in _names(value)]
+
+
+def _names(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [name for inner in value.args for name in _names(inner)] if isinstance(value, partial) else []
 
 
 def _read(marker: Path, key: str) -> list[Clip] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import grown, whole
+from .boxes import clipped, grown, overlap, whole
 from .clip import Box, Drop
 from .models.kinds import Pixels
 from .packages import load
@@ -23,14 +23,15 @@ class MaskConfig:
     largest: float = 0.85  # share of the largest component
     hole: float = 0.02  # smaller holes (shares of the mask) are filled; larger ones may be seen through
     shared: float = 0.25  # share inside another detection of higher score
-    contested: float = 0.15  # share that another subject's mask claims as well
+    contested: float = 0.03  # share that another subject's mask claims as well
     border: float = 0.06  # share of the outline that lies on the picture's left, right or upper border,
     floor: float = 0.30  # and on its lower one: people are often cut there
     cut: float = 0.03  # share of the outline that lies on the box: the thing goes on outside of it
     fill: float = 0.30  # share of its box that a mask covers at least,
     full: float = 0.93  # and at most: beyond, the box itself came back
-    unsure: float = 0.12  # share of half-sure pixels, of the mask
+    unsure: float = 0.10  # share of half-sure pixels, of the mask
     edge: float = 1.50  # gradient on the outline, against that beside it
+    agrees: float = 0.80  # overlap of the mask's own box with the detector's: ears or legs are not lost
     stable: float = 0.94  # overlap with the mask of a box that is larger by ``push``
     push: float = 0.10
 
@@ -76,6 +77,7 @@ def clean(picture: Pixels, raw: Pixels, box: Box, score: float, rivals: Sequence
     scores["border"], scores["floor"], scores["cut"] = border_shares(area, frame)
     scores["edge"] = edge_ratio(picture, area)
     mask = np.where(area, 255, 0).astype(np.uint8)
+    scores["agrees"] = overlap(box_of(mask), clipped(box, height, width))
     return Cleaned(mask, scores, _fault(scores, config))
 
 
@@ -86,7 +88,8 @@ def _fault(scores: Mapping[str, float], config: MaskConfig) -> Drop | None:
             return Drop(STAGE, f"mask {name}", scores[name], limit)
     if scores["fill"] > config.full:
         return Drop(STAGE, "mask full", scores["fill"], config.full)
-    for name, limit in {"largest": config.largest, "fill": config.fill, "edge": config.edge}.items():
+    for name in ("largest", "fill", "agrees", "edge"):
+        limit = getattr(config, name)
         if scores[name] < limit:
             return Drop(STAGE, f"mask {name}", scores[name], limit)
     return None

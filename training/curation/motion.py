@@ -12,26 +12,31 @@ from .models.kinds import Pixels
 GRID = 8  # pixels between the points that the camera's motion is fitted to
 STILL = 0.6  # mean difference of two frames, of 255, below which nothing moved
 STEADY = 0.12  # of the frames' steepest edges, that an edge keeps in all frames
+PANS = 0.5  # pixels between frames from which a camera moves,
+VIEWS = 4  # and the frames in which it must
 
 
 @dataclass(frozen=True)
 class Motion:
     """Means over pairs of frames, in pixels of a picture of 448 columns: all motion, the camera's, and what is left
-    of the liveliest twentieth of the picture; and the share of pairs in which nothing moves at all."""
+    of the liveliest twentieth of the picture; and the share of pairs in which nothing moves at all. ``mark`` is what
+    ``steady_edges`` tells; None where the camera stands."""
 
     all: float
     camera: float
     own: float
     still: float
+    mark: float | None = None
 
 
 def measure_motion(grey: Sequence[Pixels]) -> Motion:
     """``grey`` are frames ``[H W]``, eight a second."""
     flow = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
-    rows = []
+    rows, cameras = [], []
     for one, other in zip(grey, grey[1:], strict=False):
         moved = flow.calc(one, other, None)
         camera = camera_flow(moved)
+        cameras.append(camera)
         left = np.linalg.norm(moved - camera, axis=-1)
         still = float(np.abs(one.astype(np.int16) - other).mean()) < STILL
         lively = float(np.quantile(left, 0.95))
@@ -39,7 +44,8 @@ def measure_motion(grey: Sequence[Pixels]) -> Motion:
     if not rows:
         return Motion(0.0, 0.0, 0.0, 1.0)
     table = np.array(rows, np.float64)
-    return Motion(*(float(value) for value in (*table[:, :2].mean(0), np.median(table[:, 2]), table[:, 3].mean())))
+    every, camera, still = (float(value) for value in table[:, (0, 1, 3)].mean(axis=0))
+    return Motion(every, camera, float(np.median(table[:, 2])), still, steady_edges(grey, cameras))
 
 
 def camera_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,19 +61,28 @@ def camera_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     return (every @ matrix[:, :2].T + matrix[:, 2] - every).astype(np.float32)
 
 
-def steady_edges(grey: Sequence[Pixels], band: float = 0.2) -> float:
-    """Share of the picture's rim (``band`` of each side) with edges that stay where they are in every frame.
+def steady_edges(grey: Sequence[Pixels], cameras: Sequence[NDArray[np.float32]], band: float = 0.2) -> float | None:
+    """Share of the picture's rim (``band`` of each side) with edges that stay although the camera moves across them.
 
-    It tells of a mark only where the camera moves: otherwise all of the background stays.
+    A roof stays where it is while the camera pans along it: only what is steep in the direction of the motion counts.
     """
-    edges = np.stack([_steepness(frame) for frame in grey])
-    steady = edges.min(axis=0) > STEADY * float(edges.max())
+    moving = [(frame, flow) for frame, flow in zip(grey, cameras, strict=False) if _length(flow).mean() > PANS]
+    if len(moving) < VIEWS:
+        return None
+    slopes = [(_slopes(frame), flow) for frame, flow in moving]
+    steepest = max(float(_length(slope).max()) for slope, _ in slopes)
+    across = [np.abs((slope * flow).sum(-1)) / np.maximum(_length(flow), 1e-6) for slope, flow in slopes]
+    steady = np.min(across, axis=0) > STEADY * steepest
     height, width = steady.shape
     rim = np.ones_like(steady)
     rim[round(band * height) : round((1 - band) * height), round(band * width) : round((1 - band) * width)] = False
     return float(steady[rim].mean())
 
 
-def _steepness(frame: Pixels) -> NDArray[np.float32]:
-    across, down = (cv2().Sobel(frame, cv2().CV_32F, *way) for way in ((1, 0), (0, 1)))
-    return np.hypot(across, down)
+def _slopes(frame: Pixels) -> NDArray[np.float32]:
+    """``[H W 2]``: how steep each pixel is to the right and downwards."""
+    return np.stack([cv2().Sobel(frame, cv2().CV_32F, *way) for way in ((1, 0), (0, 1))], axis=-1)
+
+
+def _length(field: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.hypot(field[..., 0], field[..., 1])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -55,7 +55,7 @@ def make_stages(config: CurationConfig) -> list[Stage]:
         Shots(config.shots),
         Quality(config.quality, text),
         Duplicates(config.duplicates),
-        Captions(replace(config.captions, by=named.captioner.split(":")[0]), captioner),
+        Captions(config.captions, captioner, named.captioner.partition(":")[0]),
         Subjects(config.subjects, detector, segmenter, embedder, faces, image_text),
         References(config.references),
         Plates(config.plates, detector, segmenter, inpainter),

@@ -12,7 +12,7 @@ from . import video
 from .clip import Clip
 from .masks import cv2, sharpness
 from .models.kinds import Pixels, TextFinder
-from .motion import measure_motion, steady_edges
+from .motion import measure_motion
 from .stage import Place, Resources
 
 FPS = 8.0  # frames a second that are looked at
@@ -71,7 +71,7 @@ class Quality:
             if left < self.config.bars:
                 return [clip.leave(self.name, "bars", left, self.config.bars)]
             clip = without_bars(clip, bars, place)
-        return [self._judged(self._measured(clip, path))]
+        return [self._judged(self._measured(clip, place.out / clip.video))]
 
     def _measured(self, clip: Clip, path: Path) -> Clip:
         length = clip.end - clip.start
@@ -88,8 +88,8 @@ class Quality:
             own=motion.own,
             still=motion.still,
         )
-        if motion.camera > 0.5:  # else the background stays as well
-            clip = clip.measured(mark=steady_edges(grey))
+        if motion.mark is not None:
+            clip = clip.measured(mark=motion.mark)
         if self._text is not None:
             clip = clip.measured(text=max(text_share(picture, self._text) for picture in large))
         return clip
@@ -142,10 +142,10 @@ def find_bars(pictures: Sequence[Pixels]) -> Bars:
 
 
 def without_bars(clip: Clip, bars: Bars, place: Place) -> Clip:
-    """The clip cut anew from its source, a little inside of the bars."""
+    """The clip cut anew from its source, a little inside of the bars; the old file stays, for a run that is killed."""
     sides = np.array([clip.width, clip.height] * 2)
     left, top, right, bottom = (np.rint(np.array(bars) * sides).astype(int) + INSIDE * (np.array(bars) > 0)).tolist()
     width, height = (clip.width - left - right) // 2 * 2, (clip.height - top - bottom) // 2 * 2
-    out = place.out / clip.video
-    video.cut(Path(clip.source.path), clip.start, clip.end, out, (left, top, width, height))
-    return replace(clip, width=width, height=height)
+    name = clip.video.removesuffix(".mp4") + "-inside.mp4"
+    video.cut(Path(clip.source.path), clip.start, clip.end, place.out / name, (left, top, width, height))
+    return replace(clip, video=name, width=width, height=height)

@@ -56,9 +56,9 @@ class Shots:
 
 def find_cuts(clip: Clip, config: ShotsConfig) -> list[float]:
     """Times of the first frames of new shots, in seconds."""
-    scenes = load("scenedetect", "scenedetect")
+    scenes = load("scenedetect", "scenedetect-headless")
     fps = min(RATE, clip.fps or RATE)
-    detector = load("scenedetect.detectors", "scenedetect").AdaptiveDetector(
+    detector = load("scenedetect.detectors", "scenedetect-headless").AdaptiveDetector(
         adaptive_threshold=config.change, min_content_val=config.least_change, min_scene_len=max(2, round(0.3 * fps))
     )
     size = (max(2, round(clip.width / clip.height * config.rows / 2) * 2), config.rows)

@@ -91,7 +91,10 @@ def read_pictures(path: Path, times: Sequence[float]) -> list[Pixels]:
 def cut(path: Path, start: float, end: float, out: Path, crop: CROP | None = None) -> None:
     """``start`` to ``end`` seconds as an mp4 of its own without sound; it appears when it is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(out.stem + ".part.mp4")
+    for left in out.parent.glob(f"{out.stem}.*.part.mp4"):  # of a run that was killed
+        left.unlink(missing_ok=True)
+    # Another name each time: that run's ffmpeg may still be writing.
+    unfinished = out.with_name(f"{out.stem}.{os.getpid()}.part.mp4")
     left, top, width, height = crop or (0, 0, 0, 0)
     filters = [f"crop={width}:{height}:{left}:{top}"] if crop else []
     filters += ["crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0", "scale=out_color_matrix=bt709"]

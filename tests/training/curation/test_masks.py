@@ -75,9 +75,9 @@ def test_a_rival_of_higher_score_over_a_quarter_of_the_mask_drops_it():
 def test_pixels_that_two_masks_claim_belong_to_neither():
     picture, mask, box = planted()
     other = np.zeros_like(mask)
-    other[:, 195:] = 255
-    made = clean(picture, mask, box, 0.8, [Rival((195.0, 80.0, 280.0, 160.0), 0.5, other)], CONFIG)
-    assert made.fault is None and not made.mask[:, 196:].any()
+    other[:, 199:] = 255
+    made = clean(picture, mask, box, 0.8, [Rival((199.0, 80.0, 280.0, 160.0), 0.5, other)], CONFIG)
+    assert made.fault is None and not made.mask[:, 200:].any()
     other[:, 140:] = 255
     assert fault(picture, mask, box, [Rival((140.0, 80.0, 280.0, 160.0), 0.5, other)]) == "mask contested"
 
@@ -104,3 +104,9 @@ def test_the_box_of_a_mask_is_tight():
     mask = np.zeros((10, 20), np.uint8)
     mask[2:5, 7:11] = 255
     assert box_of(mask) == (7.0, 2.0, 11.0, 5.0)
+
+
+def test_a_mask_that_misses_a_part_of_what_was_found_is_refused():
+    picture, mask, box = planted()
+    mask[:105] = 0
+    assert fault(picture, mask, box) == "mask agrees"
