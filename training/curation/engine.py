@@ -129,14 +129,15 @@ def _begin(stage: EachStage, place: Place, threads: int) -> None:
     _here[:] = [(stage, place)]
     torch.set_num_threads(threads)
     os.environ["OPENCV_FOR_THREADS_NUM"] = str(threads)  # OpenCV reads it when a stage loads it
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """A worker whose run was killed would wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _see_here(clip: Clip) -> list[Clip]:

@@ -11,7 +11,11 @@ from .models.kinds import Pixels
 
 GRID = 8  # pixels between the points that the camera's motion is fitted to
 STILL = 0.6  # mean difference of two frames, of 255, below which nothing moved
-STEADY = 0.12  # of the frames' steepest edges, that an edge keeps in all frames
+RIM = 4  # pixels beside the border that are not compared
+UNLIKE = 10  # difference of blurred frames, of 255, that is no noise
+STEADY = 0.12  # of the frames' steepest edges, that an edge keeps in all frames,
+SAME = 0.95  # and of its mean steepness, what is left when directions cancel
+TRAVEL = 40.0  # pixels of the camera's way after which everything but a mark has moved
 PANS = 0.5  # pixels between frames from which a camera moves,
 VIEWS = 4  # and the frames in which it must
 
@@ -19,12 +23,14 @@ VIEWS = 4  # and the frames in which it must
 @dataclass(frozen=True)
 class Motion:
     """Means over pairs of frames, in pixels of a picture of 448 columns: all motion, the camera's, and what is left
-    of the liveliest twentieth of the picture; and the share of pairs in which nothing moves at all. ``mark`` is what
-    ``steady_edges`` tells; None where the camera stands."""
+    of the liveliest twentieth of the picture; the share of the picture that looks otherwise than the camera explains;
+    and the share of pairs in which nothing moves at all. ``mark`` is what ``steady_edges`` tells; None where the camera
+    goes too short a way."""
 
     all: float
     camera: float
     own: float
+    free: float
     still: float
     mark: float | None = None
 
@@ -35,17 +41,32 @@ def measure_motion(grey: Sequence[Pixels]) -> Motion:
     rows, cameras = [], []
     for one, other in zip(grey, grey[1:], strict=False):
         moved = flow.calc(one, other, None)
-        camera = camera_flow(moved)
-        cameras.append(camera)
-        left = np.linalg.norm(moved - camera, axis=-1)
+        cameras.append(camera_flow(moved))
+        lively = np.quantile(_length(moved - cameras[-1]), 0.95)
         still = float(np.abs(one.astype(np.int16) - other).mean()) < STILL
-        lively = float(np.quantile(left, 0.95))
-        rows.append((np.linalg.norm(moved, axis=-1).mean(), np.linalg.norm(camera, axis=-1).mean(), lively, still))
+        way = _length(moved).mean(), _length(cameras[-1]).mean()
+        rows.append((*way, lively, free(one, other, cameras[-1]), still))
     if not rows:
-        return Motion(0.0, 0.0, 0.0, 1.0)
+        return Motion(0.0, 0.0, 0.0, 0.0, 1.0)
     table = np.array(rows, np.float64)
-    every, camera, still = (float(value) for value in table[:, (0, 1, 3)].mean(axis=0))
-    return Motion(every, camera, float(np.median(table[:, 2])), still, steady_edges(grey, cameras))
+    every, camera, apart, still = (float(value) for value in table[:, (0, 1, 3, 4)].mean(axis=0))
+    mark = steady_edges(grey, cameras) if camera * len(rows) > TRAVEL else None
+    return Motion(every, camera, float(np.median(table[:, 2])), apart, still, mark)
+
+
+def free(one: Pixels, other: Pixels, camera: NDArray[np.float32]) -> float:
+    """The share of ``one`` that is not found in ``other`` where the camera's motion has put it.
+
+    The flow alone cannot tell: it errs at borders and on grass by as much as a small subject moves.
+    """
+    height, width = one.shape
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    there = (columns + camera[..., 0], rows + camera[..., 1])
+    aligned = cv2().remap(other, *there, cv2().INTER_LINEAR)
+    inside = (there[0] > RIM) & (there[1] > RIM) & (there[0] < width - 1 - RIM) & (there[1] < height - 1 - RIM)
+    # Blurred, as an error of a fraction of a pixel is no motion.
+    soft = [cv2().blur(picture, (5, 5)).astype(np.int16) for picture in (one, aligned)]
+    return float((np.abs(soft[0] - soft[1]) > UNLIKE)[inside].mean()) if inside.any() else 0.0
 
 
 def camera_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,7 +93,10 @@ def steady_edges(grey: Sequence[Pixels], cameras: Sequence[NDArray[np.float32]],
     slopes = [(_slopes(frame), flow) for frame, flow in moving]
     steepest = max(float(_length(slope).max()) for slope, _ in slopes)
     across = [np.abs((slope * flow).sum(-1)) / np.maximum(_length(flow), 1e-6) for slope, flow in slopes]
-    steady = np.min(across, axis=0) > STEADY * steepest
+    # One edge that stays keeps its direction; the edges of a texture that pass by have many.
+    mean = np.mean([_length(slope) for slope, _ in slopes], axis=0)
+    same = _length(np.mean([slope for slope, _ in slopes], axis=0)) > SAME * np.maximum(mean, 1.0)
+    steady = (np.min(across, axis=0) > STEADY * steepest) & same
     height, width = steady.shape
     rim = np.ones_like(steady)
     rim[round(band * height) : round((1 - band) * height), round(band * width) : round((1 - band) * width)] = False

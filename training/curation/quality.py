@@ -21,6 +21,7 @@ ROWS = 256  # in which bars are looked for
 LOOKED_FOR_TEXT = (0.2, 0.5, 0.8)  # shares of the clip's time
 DARK_BAR = 24  # of 255: a bar is darker,
 THIN_BAR = 0.015  # and wider than this share of the side
+NIGHT = 64  # of 255: where nine tenths are darker, dark borders are no bars
 INSIDE = 2  # pixels cut off beside a bar
 
 Bars = tuple[float, float, float, float]
@@ -36,11 +37,11 @@ class QualityConfig:
     bright: float = 235.0
     sharp: float = 40.0  # variance of the Laplacian, the longer side at 256 pixels
     motion: float = 0.10  # of the whole picture, camera included
-    wild: float = 20.0
-    own: float = 0.25  # of what moves by itself
+    wild: float = 12.0  # above that the flow loses its way on grass and bricks, and tells less than there is
+    free: float = 0.008  # of the picture, that moves otherwise than the camera
     still: float = 0.5  # share of the time in which nothing moves
     text: float = 0.02  # of the picture, in the worst of three frames
-    mark: float = 0.004  # of the picture's rim: edges that stay although the camera moves
+    mark: float = 0.0035  # of the picture's rim: edges that stay although the camera moves
     bars: float = 0.6  # of the picture must be left without bars
 
 
@@ -86,6 +87,7 @@ class Quality:
             motion=motion.all,
             camera=motion.camera,
             own=motion.own,
+            free=motion.free,
             still=motion.still,
         )
         if motion.mark is not None:
@@ -114,7 +116,7 @@ class Quality:
             ("still", "still", 0.0, config.still),
             ("still", "motion", config.motion, any_value),
             ("wild", "motion", 0.0, config.wild),
-            ("camera only", "own", config.own, any_value),
+            ("camera only", "free", config.free, any_value),
             ("mark", "mark", 0.0, config.mark),
         )
 
@@ -131,7 +133,7 @@ def text_share(picture: Pixels, finder: TextFinder) -> float:
 def find_bars(pictures: Sequence[Pixels]) -> Bars:
     """Shares of the picture's sides (left, top, right, bottom) that are black in every frame."""
     most = np.max([picture.max(axis=-1) for picture in pictures], axis=0).astype(np.float32)
-    if most.max() < DARK_BAR:  # a dark clip, not a bar
+    if np.quantile(most, 0.9) < NIGHT:
         return (0.0, 0.0, 0.0, 0.0)
     # A few bright pixels are the encoder's ringing.
     rows, columns = (np.quantile(most, 0.98, axis=axis) >= DARK_BAR for axis in (1, 0))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import video
 from .clip import Clip
@@ -14,6 +15,8 @@ from .packages import load
 from .stage import Place, Resources
 
 RATE = 24.0  # frames a second that are looked at, at most
+FLASH = 0.2  # seconds within which a shot that goes on is seen again
+SAME = 0.9  # correlation of small pictures of one shot
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,28 @@ def find_cuts(clip: Clip, config: ShotsConfig) -> list[float]:
     )
     size = (max(2, round(clip.width / clip.height * config.rows / 2) * 2), config.rows)
     found: list[int] = []
+    tiny: list[NDArray[np.float32]] = []
     for number, picture in enumerate(video.stream(Path(clip.source.path), fps, size)):
         moment = scenes.FrameTimecode(number, fps)
         found += [cut.frame_num for cut in detector.process_frame(moment, _blue_first(picture))]
-    return [number / fps for number in sorted(found)]
+        tiny.append(_tiny(picture))
+    soon = max(2, round(FLASH * fps))
+    return [number / fps for number in sorted(found) if not comes_back(tiny, number, soon)]
+
+
+def comes_back(tiny: Sequence[NDArray[np.float32]], cut: int, soon: int) -> bool:
+    """Whether frames on both sides of a cut show the same after all: a flash of light, or something passing by."""
+    before, after = tiny[max(cut - soon, 0) : cut], tiny[cut : cut + soon]
+    return bool(before and after) and max(float((one * other).mean()) for one in before for other in after) > SAME
+
+
+def _tiny(picture: Pixels) -> NDArray[np.float32]:
+    """9 x 16 cells of grey without their mean and contrast: two of them times one another are a correlation."""
+    rows, columns = (
+        np.arange(count) * side // count for side, count in ((picture.shape[0], 9), (picture.shape[1], 16))
+    )
+    grey = np.add.reduceat(np.add.reduceat(picture.mean(axis=2, dtype=np.float32), rows, 0), columns, 1)
+    return (grey - grey.mean()) / max(float(grey.std()), 1e-3)
 
 
 def _blue_first(picture: Pixels) -> Pixels:

@@ -1,5 +1,6 @@
 """A run of the engine over made-up clips, to be killed: ``-m tests.training.curation.killed_run FOLDER WORKERS``."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ class Part:
 
 
 class Odd:
-    """Drops every fourth clip, measures the others; tells in ``calls`` whenever it is asked."""
+    """Drops every fourth clip, measures the others; tells in ``calls`` whenever it is asked, and in which process."""
 
     name: ClassVar[str] = "odd"
     version: ClassVar[str] = "1"
@@ -51,7 +52,7 @@ class Odd:
 
     def one(self, clip: Clip, place: Place) -> Sequence[Clip]:
         with (place.out.parent / "calls").open("a") as calls:
-            calls.write(f"{clip.id}\n")
+            calls.write(f"{clip.id} {os.getpid()}\n")
         time.sleep(self.config.seconds)
         number = int(clip.id.split("-")[0]) * 3 + int(clip.id.split("-")[1])
         (place.folder(clip) / "odd.txt").write_text(str(number))

@@ -31,7 +31,22 @@ def plain(clips: Sequence[Clip]) -> list[Clip]:
 
 def calls(folder: Path) -> list[str]:
     file = folder.parent / "calls"
-    return file.read_text().split() if file.exists() else []
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def wait_until_gone(processes: set[int], seconds: float = 20.0) -> None:
+    ending = time.monotonic() + seconds
+    while processes := {number for number in processes if is_there(number)}:
+        assert time.monotonic() < ending, f"{processes} outlive their run"
+        time.sleep(0.05)
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -111,6 +126,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_what_a_calm_one_gives(
     calm = engine.run(stages(), clips(), Place(tmp_path / "calm/out"))
     assert plain(read_clips(out / "clips.jsonl")) == plain(calm)
     assert tree(out) == tree(tmp_path / "calm/out")
+    wait_until_gone({int(call.split()[1]) for call in calls(out)} - {os.getpid()})
     # What was in hand, or handed out, when it was killed is done twice, nothing else.
     assert len(calls(out)) <= CLIPS * 3 + 5 * workers
 
