@@ -57,5 +57,11 @@ def test_a_mark_stays_while_the_camera_moves_and_a_clean_pan_has_none():
     assert clean < 0.002 < 0.004 < found
 
 
+def test_a_camera_that_trembles_tells_nothing_of_marks():
+    steps = [0, 1, 0, 1, 0, 1]
+    frames = [np.ascontiguousarray(WIDE[:, step : step + 448]) for step in steps]
+    assert measure_motion(frames).mark is None
+
+
 def test_without_a_camera_that_moves_nothing_can_be_said_of_marks():
     assert measure_motion(pan(0)).mark is None
