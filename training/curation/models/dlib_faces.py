@@ -30,8 +30,13 @@ class DlibFaces:
         for box, score in zip(boxes, scores, strict=True):
             vector = self._identity.compute_face_descriptor(picture, self._landmarks(picture, box))
             sides = (float(box.left()), float(box.top()), float(box.right()), float(box.bottom()))
-            found.append(Face(sides, 1 / (1 + math.exp(-2 * score)), np.array(vector, np.float32)))
+            found.append(Face(sides, score_of(score), np.array(vector, np.float32)))
         return found
 
     def likeness(self, one: Vector, other: Vector) -> float:
         return 1 / (1 + math.exp(STEEP * (float(np.linalg.norm(one - other)) - SAME)))
+
+
+def score_of(margin: float) -> float:
+    """The detector's margin as a number from 0 to 1."""
+    return 1 / (1 + math.exp(-2 * margin))

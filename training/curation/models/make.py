@@ -1,13 +1,15 @@
 """Models by name: "nanodet" lies in the folder of models, "sam2:PATH" wherever a user has put it."""
 
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kaleido_core.errors import ConfigError
 
 from .kinds import Captioner, Detector, Embedder, FaceModel, ImageText, Inpainter, Segmenter, TextFinder
+from .telea import Telea
+from .template import Template
 
 T = TypeVar("T")
 
@@ -19,76 +21,56 @@ def _choose(kind: str, spec: str, folder: Path, known: dict[str, Callable[[Path]
     return known[name](Path(path) if path else folder / name)
 
 
-def _nanodet(folder: Path) -> Detector:
-    from .nanodet import NanoDet
-
-    return NanoDet(folder)
-
-
-def _u2netp(folder: Path) -> Segmenter:
-    from .u2netp import U2Netp
-
-    return U2Netp(folder)
-
-
-def _efficientnet(folder: Path) -> Embedder:
-    from .efficientnet import EfficientNet
-
-    return EfficientNet(folder)
-
-
-def _dlib(folder: Path) -> FaceModel:
-    from .dlib_faces import DlibFaces
-
-    return DlibFaces(folder)
-
-
-def _rapidocr(folder: Path) -> TextFinder:
-    from .rapidocr import RapidOCR
-
-    return RapidOCR(folder)
-
-
-def _telea(folder: Path) -> Inpainter:
-    from .telea import Telea
-
-    return Telea()
-
-
-def _template(detector: Callable[[], Detector], folder: Path) -> Captioner:
-    from .template import Template
-
-    return Template(detector)
+def _at(module: str, name: str) -> Callable[[Path], Any]:
+    """The class ``name`` of a file beside this one, imported when a model is made."""
+    return lambda folder: getattr(import_module(f".{module}", __package__), name)(folder)
 
 
 def detector(spec: str, folder: Path) -> Detector:
-    return _choose("detector", spec, folder, {"nanodet": _nanodet})
+    return _choose(
+        "detector",
+        spec,
+        folder,
+        {"nanodet": _at("nanodet", "NanoDet"), "grounding-dino": _at("grounding_dino", "GroundingDino")},
+    )
 
 
 def segmenter(spec: str, folder: Path) -> Segmenter:
-    return _choose("segmenter", spec, folder, {"u2netp": _u2netp})
+    return _choose("segmenter", spec, folder, {"u2netp": _at("u2netp", "U2Netp"), "sam2": _at("sam2", "Sam2")})
 
 
 def embedder(spec: str, folder: Path) -> Embedder:
-    return _choose("embedder", spec, folder, {"efficientnet": _efficientnet})
+    return _choose(
+        "embedder",
+        spec,
+        folder,
+        {"efficientnet": _at("efficientnet", "EfficientNet"), "dino": _at("dino", "Dino"), "clip": _at("clip", "Clip")},
+    )
 
 
 def faces(spec: str, folder: Path) -> FaceModel:
-    return _choose("faces", spec, folder, {"dlib": _dlib})
+    return _choose(
+        "faces", spec, folder, {"dlib": _at("dlib_faces", "DlibFaces"), "arcface": _at("arcface", "ArcFace")}
+    )
 
 
 def text(spec: str, folder: Path) -> TextFinder:
-    return _choose("text", spec, folder, {"rapidocr": _rapidocr})
+    return _choose("text", spec, folder, {"rapidocr": _at("rapidocr", "RapidOCR")})
 
 
 def captioner(spec: str, folder: Path, finds: Callable[[], Detector]) -> Captioner:
     """``finds`` makes the detector that the template asks."""
-    return _choose("captioner", spec, folder, {"template": partial(_template, finds)})
+    return _choose(
+        "captioner",
+        spec,
+        folder,
+        {"template": lambda _: Template(finds), "transformers": _at("vision_language", "VisionLanguage")},
+    )
 
 
 def image_text(spec: str, folder: Path) -> ImageText:
-    return _choose("image_text", spec, folder, {})
+    return _choose("image_text", spec, folder, {"clip": _at("clip", "Clip")})
 
 
 def inpainter(spec: str, folder: Path) -> Inpainter:
-    return _choose("inpainter", spec, folder, {"telea": _telea})
+    return _choose("inpainter", spec, folder, {"telea": lambda _: Telea(), "diffusers": _at("diffusion", "Diffusion")})
