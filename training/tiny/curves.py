@@ -16,7 +16,7 @@ def read_log(path: Path, key: str, **fixed: object) -> tuple[np.ndarray, np.ndar
 
 def draw(run: Path, out: Path) -> None:
     """The autoencoder's PSNR on held-out clips, and the transformer's loss by number of references."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

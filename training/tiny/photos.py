@@ -62,7 +62,7 @@ def cut(photo: Photo, picture: Image.Image) -> Image.Image:
 
 def build_pack(out: Path) -> None:
     """Write ``photos.zip`` and ``PHOTOS-LICENCE.txt`` into ``out``."""
-    import skimage.data  # only building needs it
+    import skimage.data  # only building needs it  # pyright: ignore[reportMissingImports]
 
     folder = Path(skimage.data.__file__).parent
     out.mkdir(parents=True, exist_ok=True)

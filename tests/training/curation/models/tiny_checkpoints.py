@@ -103,8 +103,8 @@ def vision_language(folder: Path) -> Path:
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     chat = (
         "{% for m in messages %}USER: {% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %} <image> {% else %} {{ c['text'] }} {% endif %}{% endfor %}{% endfor %}"
-        " ASSISTANT:"
+        "{% if c['type'] == 'image' %} <image> {% else %} {{ c['text'] }} {% endif %}"
+        "{% endfor %}{% endfor %} ASSISTANT:"
     )
     transformers.LlavaProcessor(
         pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=chat,
