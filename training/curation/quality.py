@@ -41,7 +41,7 @@ class QualityConfig:
     free: float = 0.008  # of the picture, that moves otherwise than the camera
     still: float = 0.5  # share of the time in which nothing moves
     text: float = 0.02  # of the picture, in the worst of three frames
-    mark: float = 0.0035  # of the picture's rim: edges that stay although the camera moves
+    mark: float = 0.0012  # of the picture's rim: edges that stay although the camera moves
     bars: float = 0.6  # of the picture must be left without bars
 
 

@@ -1,8 +1,10 @@
 """ArcFace: whose face it is, by a model in ONNX; dlib finds the faces."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..packages import load
 from .dlib_faces import LANDMARKS, score_of
@@ -23,7 +25,6 @@ class ArcFace:
         self._detector = dlib.get_frontal_face_detector()
         self._landmarks = dlib.shape_predictor(str(need(folder / LANDMARKS, "arcface")))
         self._session = onnx_session(folder / FILE, "arcface")
-        self._input = self._session.get_inputs()[0].name
 
     def faces(self, picture: Pixels) -> list[Face]:
         picture = np.ascontiguousarray(picture)
@@ -33,17 +34,31 @@ class ArcFace:
             sides = (float(box.left()), float(box.top()), float(box.right()), float(box.bottom()))
             points = self._landmarks(picture, box)
             marks = np.array([(points.part(n).x, points.part(n).y) for n in range(5)], np.float32)
-            found.append(Face(sides, score_of(score), self._identity(picture, marks)))
+            found.append(Face(sides, score_of(score), identity(self._session, aligned(picture, marks))))
         return found
-
-    def _identity(self, picture: Pixels, marks: np.ndarray) -> Vector:
-        """``marks``: dlib's five points, the corners of one eye, those of the other, and below the nose."""
-        cv2 = load("cv2", "opencv-python-headless")
-        eyes = sorted([marks[:2].mean(0), marks[2:4].mean(0)], key=lambda eye: eye[0])
-        matrix, _ = cv2.estimateAffinePartial2D(np.array([*eyes, marks[4]]), np.array(EYES_AND_NOSE, np.float32))
-        face = cv2.warpAffine(picture, matrix, (SIDE, SIDE)).astype(np.float32) / 127.5 - 1
-        vector = self._session.run(None, {self._input: face.transpose(2, 0, 1)[None]})[0][0]
-        return vector / max(float(np.linalg.norm(vector)), 1e-6)
 
     def likeness(self, one: Vector, other: Vector) -> float:
         return float(1 / (1 + np.exp(-STEEP * (float(one @ other) - SAME))))
+
+
+def identity(session: Any, face: Pixels) -> Vector:
+    """The unit vector of an aligned face."""
+    inputs = (face.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None]
+    vector = session.run(None, {session.get_inputs()[0].name: inputs})[0][0]
+    return vector / max(float(np.linalg.norm(vector)), 1e-6)
+
+
+def aligned(picture: Pixels, marks: NDArray[np.floating]) -> Pixels:
+    """The face as the model knows faces: turned, scaled and moved, so that eyes and nose come to their places.
+
+    ``marks`` are dlib's five points: the corners of one eye, those of the other, and the end of the nose.
+    """
+    cv2 = load("cv2", "opencv-python-headless")
+    eyes = sorted([marks[:2].mean(0), marks[2:4].mean(0)], key=lambda eye: eye[0])
+    # As complex numbers, turning and scaling is one factor; least squares over the three points gives it.
+    seen, wanted = (np.array(points) @ (1, 1j) for points in ([*eyes, marks[4]], EYES_AND_NOSE))
+    away, place = seen - seen.mean(), wanted - wanted.mean()
+    factor = (away.conj() @ place) / max(float((away.conj() @ away).real), 1e-6)
+    shift = wanted.mean() - factor * seen.mean()
+    matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+    return cv2.warpAffine(picture, matrix, (SIDE, SIDE))

@@ -10,7 +10,7 @@ from kaleido_core.errors import ConfigError
 
 from ..packages import load
 from .kinds import Pixels
-from .local import device
+from .local import device, half
 
 STEPS, SEED = 28, 0
 SIDE = 1024  # pixels of the longer side, at most
@@ -23,10 +23,12 @@ class Diffusion:
 
     def __init__(self, folder: Path) -> None:
         pipelines = load("diffusers", "diffusers")
-        half = torch.bfloat16 if torch.cuda.is_available() else torch.float32
         try:
-            self._pipeline = pipelines.AutoPipelineForInpainting.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, torch_dtype=half
+            name = pipelines.DiffusionPipeline.load_config(folder, local_files_only=True)["_class_name"]
+            # diffusers counts no pipeline for filling as one for inpainting: it is named by its own class.
+            kind = getattr(pipelines, name) if "Fill" in name else pipelines.AutoPipelineForInpainting
+            self._pipeline = kind.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, torch_dtype=half()
             ).to(device())
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -44,6 +46,7 @@ class Diffusion:
             mask_image=hole,
             height=height,
             width=width,
+            strength=1.0,  # some default to less, which leaves a ghost of what was there
             num_inference_steps=STEPS,
             generator=torch.Generator().manual_seed(SEED),
         ).images[0]

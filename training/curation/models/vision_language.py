@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from .kinds import Pixels
-from .local import on_device, read_pair
+from .local import half, on_device, read_model, read_processor
 
 LONGEST = 300  # tokens of an answer
 ASK = (
@@ -23,7 +23,8 @@ class VisionLanguage:
     """A ``Captioner`` by any model of transformers that takes several pictures in a chat, such as Qwen2.5-VL."""
 
     def __init__(self, folder: Path) -> None:
-        self._net, self._processor = read_pair(folder, "AutoModelForImageTextToText")
+        self._net = read_model(folder, "AutoModelForImageTextToText", half())
+        self._processor = read_processor(folder)
 
     @torch.no_grad()
     def caption(self, frames: Sequence[Pixels]) -> tuple[str, tuple[str, ...]]:

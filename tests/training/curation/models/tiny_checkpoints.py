@@ -134,3 +134,31 @@ def diffusion(folder: Path) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def fill(folder: Path) -> Path:
+    """FLUX.1 Fill: a transformer of 384 channels in, one text encoder of CLIP and one of T5."""
+    diffusers = pytest.importorskip("diffusers")
+    clip(folder.with_name("words"))
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder.with_name("words"), model_max_length=32)
+    ends = {"bos_token_id": len(tokenizer) - 2, "eos_token_id": len(tokenizer) - 1}
+    text = {key: value for key, value in vision().items() if key not in ("image_size", "patch_size")}
+    reads = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text, **ends, vocab_size=len(tokenizer)))
+    long = transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2)
+    )
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=384, out_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )  # fmt: skip
+    codes = (["DownEncoderBlock2D"] * 4, ["UpDecoderBlock2D"] * 4)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=[32] * 4, down_block_types=codes[0], up_block_types=codes[1], latent_channels=16,
+        use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0,
+    )  # fmt: skip
+    diffusers.FluxFillPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=reads, tokenizer=tokenizer,
+        text_encoder_2=long, tokenizer_2=tokenizer, transformer=transformer,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
