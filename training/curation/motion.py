@@ -16,8 +16,8 @@ UNLIKE = 10  # difference of blurred frames, of 255, that is no noise
 STEADY = 0.12  # of the frames' steepest edges, that an edge keeps in all frames,
 SAME = 0.95  # and of its mean steepness, what is left when directions cancel
 TRAVEL = 40.0  # pixels of the camera's way after which everything but a mark has moved
-PANS = 0.3  # pixels between frames from which a camera moves,
-TRAVEL = 8.0  # and how far it must come: an edge is a few pixels wide
+PANS = 0.5  # pixels between frames from which a camera moves,
+VIEWS = 4  # and the frames in which it must
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,8 @@ def steady_edges(grey: Sequence[Pixels], cameras: Sequence[NDArray[np.float32]],
 
     A roof stays where it is while the camera pans along it: only what is steep in the direction of the motion counts.
     """
-    if travel(cameras) < TRAVEL:
-        return None
     moving = [(frame, flow) for frame, flow in zip(grey, cameras, strict=False) if _length(flow).mean() > PANS]
-    if not moving:
+    if len(moving) < VIEWS:
         return None
     slopes = [(_slopes(frame), flow) for frame, flow in moving]
     steepest = max(float(_length(slope).max()) for slope, _ in slopes)
@@ -103,12 +101,6 @@ def steady_edges(grey: Sequence[Pixels], cameras: Sequence[NDArray[np.float32]],
     rim = np.ones_like(steady)
     rim[round(band * height) : round((1 - band) * height), round(band * width) : round((1 - band) * width)] = False
     return float(steady[rim].mean())
-
-
-def travel(cameras: Sequence[NDArray[np.float32]]) -> float:
-    """How far the camera takes a point of the picture, in the mean; to and fro does not add up."""
-    way = np.cumsum([flow[::GRID, ::GRID] for flow in cameras], axis=0)
-    return float(_length(np.ptp(way, axis=0)).mean())
 
 
 def _slopes(frame: Pixels) -> NDArray[np.float32]:
