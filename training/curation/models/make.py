@@ -50,7 +50,14 @@ def embedder(spec: str, folder: Path) -> Embedder:
 
 def faces(spec: str, folder: Path) -> FaceModel:
     return _choose(
-        "faces", spec, folder, {"dlib": _at("dlib_faces", "DlibFaces"), "arcface": _at("arcface", "ArcFace")}
+        "faces",
+        spec,
+        folder,
+        {
+            "dlib": _at("dlib_faces", "DlibFaces"),
+            "centerface": _at("centerface", "CenterFace"),
+            "arcface": _at("arcface", "ArcFace"),
+        },
     )
 
 
@@ -69,7 +76,7 @@ def captioner(spec: str, folder: Path, finds: Callable[[], Detector]) -> Caption
 
 
 def image_text(spec: str, folder: Path) -> ImageText:
-    return _choose("image_text", spec, folder, {"clip": _at("clip", "Clip")})
+    return _choose("image_text", spec, folder, {"conse": _at("conse", "ConSE"), "clip": _at("clip", "Clip")})
 
 
 def inpainter(spec: str, folder: Path) -> Inpainter:
