@@ -18,6 +18,7 @@ from .stage import Place, Resources
 FPS = 8.0  # frames a second that are looked at
 COLUMNS = 448  # in which motion is measured
 ROWS = 256  # in which bars are looked for
+LARGEST = 1080  # rows of a frame, at most
 LOOKED_FOR_TEXT = (0.2, 0.5, 0.8)  # shares of the clip's time
 DARK_BAR = 24  # of 255: a bar is darker,
 THIN_BAR = 0.015  # and wider than this share of the side
@@ -49,7 +50,7 @@ class Quality:
     """Measures all, then drops for the first limit that is missed; constant black bars are cut off instead."""
 
     name: ClassVar[str] = "quality"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(
         self, config: QualityConfig, text: Callable[[], TextFinder] | None = None, resources: Resources | None = None
@@ -65,25 +66,28 @@ class Quality:
         path, length = place.out / clip.video, clip.end - clip.start
         if length < self.config.seconds:
             return [clip.measured(seconds=length).leave(self.name, "short", length, self.config.seconds)]
-        bars = find_bars(video.sample(path, 2.0, height=ROWS)[1])
+        frames = [*video.stream(path, FPS, fitting(clip))]
+        if not frames:
+            return [clip.leave(self.name, "unreadable", detail="no frame")]
+        bars = find_bars([smaller(frame, ROWS) for frame in frames[::4]])
         if bars != (0.0, 0.0, 0.0, 0.0):
             left = (1 - bars[0] - bars[2]) * (1 - bars[1] - bars[3])
             clip = clip.measured(bars=1 - left)
             if left < self.config.bars:
                 return [clip.leave(self.name, "bars", left, self.config.bars)]
             clip = without_bars(clip, bars, place)
-        return [self._judged(self._measured(clip, place.out / clip.video))]
+            frames = [inside(frame, bars) for frame in frames]
+        return [self._judged(self._measured(clip, frames))]
 
-    def _measured(self, clip: Clip, path: Path) -> Clip:
-        length = clip.end - clip.start
-        _, small = video.sample(path, FPS, height=max(2, round(clip.height * COLUMNS / clip.width / 2) * 2))
-        grey = [cv2().cvtColor(picture, cv2().COLOR_RGB2GRAY) for picture in small]
-        large = video.read_pictures(path, [share * length for share in LOOKED_FOR_TEXT])
+    def _measured(self, clip: Clip, frames: Sequence[Pixels]) -> Clip:
+        rows = max(2, round(clip.height * COLUMNS / clip.width))
+        grey = [cv2().cvtColor(smaller(frame, rows), cv2().COLOR_RGB2GRAY) for frame in frames]
+        chosen = [frames[int(share * len(frames))] for share in LOOKED_FOR_TEXT]
         motion = measure_motion(grey)
         clip = clip.measured(
             side=min(clip.width, clip.height),
             luma=float(np.mean([frame.mean() for frame in grey])),
-            sharp=float(np.median([sharpness(picture) for picture in large])),
+            sharp=float(np.median([sharpness(picture) for picture in chosen])),
             motion=motion.all,
             camera=motion.camera,
             own=motion.own,
@@ -93,7 +97,7 @@ class Quality:
         if motion.mark is not None:
             clip = clip.measured(mark=motion.mark)
         if self._text is not None:
-            clip = clip.measured(text=max(text_share(picture, self._text) for picture in large))
+            clip = clip.measured(text=max(text_share(picture, self._text) for picture in chosen))
         return clip
 
     def _judged(self, clip: Clip) -> Clip:
@@ -121,6 +125,32 @@ class Quality:
         )
 
 
+def fitting(clip: Clip) -> tuple[int, int]:
+    """Width and height of the frames that are looked at: the clip's own, up to ``LARGEST`` rows."""
+    share = min(1.0, LARGEST / clip.height)
+    return max(1, round(clip.width * share)), max(1, round(clip.height * share))
+
+
+def smaller(picture: Pixels, rows: int) -> Pixels:
+    """Of ``rows`` rows in the same shape."""
+    columns = max(2, round(picture.shape[1] * rows / picture.shape[0]))
+    way = cv2().INTER_AREA if rows < picture.shape[0] else cv2().INTER_LINEAR
+    return cv2().resize(picture, (columns, rows), interpolation=way)
+
+
+def inside(picture: Pixels, bars: Bars) -> Pixels:
+    """Without the bars, and a little more."""
+    height, width = picture.shape[:2]
+    left, top, right, bottom = _edges(bars, width, height)
+    return np.ascontiguousarray(picture[top : height - bottom, left : width - right])
+
+
+def _edges(bars: Bars, width: int, height: int) -> list[int]:
+    """Pixels to cut off: left, top, right, bottom."""
+    sides = np.array([width, height] * 2)
+    return (np.rint(np.array(bars) * sides).astype(int) + INSIDE * (np.array(bars) > 0)).tolist()
+
+
 def text_share(picture: Pixels, finder: TextFinder) -> float:
     """Of the picture, under boxes of text."""
     covered = np.zeros(picture.shape[:2], bool)
@@ -145,8 +175,7 @@ def find_bars(pictures: Sequence[Pixels]) -> Bars:
 
 def without_bars(clip: Clip, bars: Bars, place: Place) -> Clip:
     """The clip cut anew from its source, a little inside of the bars; the old file stays, for a run that is killed."""
-    sides = np.array([clip.width, clip.height] * 2)
-    left, top, right, bottom = (np.rint(np.array(bars) * sides).astype(int) + INSIDE * (np.array(bars) > 0)).tolist()
+    left, top, right, bottom = _edges(bars, clip.width, clip.height)
     width, height = (clip.width - left - right) // 2 * 2, (clip.height - top - bottom) // 2 * 2
     name = clip.video.removesuffix(".mp4") + "-inside.mp4"
     video.cut(Path(clip.source.path), clip.start, clip.end, place.out / name, (left, top, width, height))
