@@ -40,6 +40,11 @@ class Sidecar:
     licence: str = "unknown"
     url: str = ""
 
+    def __post_init__(self) -> None:
+        missing = [word for word in self.words if word not in self.caption]
+        if missing:
+            raise ConfigError(f"{missing[0]!r} is no part of the caption {self.caption!r}. Use the caption's words.")
+
 
 def find_videos(raw: Path) -> list[Clip]:
     """A clip for every video below ``raw``, by name. Copies of a file come after it and are dropped."""
@@ -60,15 +65,16 @@ def find_videos(raw: Path) -> list[Clip]:
 
 def _clip(raw: Path, path: Path, sha1: str) -> Clip:
     name = re.sub(r"[^\w-]+", "_", path.relative_to(raw).with_suffix("").as_posix()).strip("_")[:60] or "video"
-    told, side = read_sidecar(path)
-    missing = [word for word in told.words if word not in told.caption]
-    if missing:
-        raise DataError(f"{side}: {missing[0]!r} is no part of the caption {told.caption!r}. Use the caption's words.")
+    place = hashlib.sha1(path.relative_to(raw).as_posix().encode()).hexdigest()[:4]
+    name = f"{name}-{sha1[:6]}{place}"
+    try:
+        told, side = read_sidecar(path)
+    except DataError as error:  # one of a million must not stop the others
+        return Clip(name, Source(str(path), sha1)).leave("ingest", "sidecar", detail=str(error))
     beside = _sha1(side) if side else ""
     source = Source(str(path), sha1, told.licence, told.url, beside)
     by = "sidecar" if told.caption else ""
-    place = hashlib.sha1(path.relative_to(raw).as_posix().encode()).hexdigest()[:4]
-    return Clip(f"{name}-{sha1[:6]}{place}", source, caption=told.caption, caption_source=by, words=told.words)
+    return Clip(name, source, caption=told.caption, caption_source=by, words=told.words)
 
 
 def read_sidecar(path: Path) -> tuple[Sidecar, Path | None]:
@@ -80,7 +86,10 @@ def read_sidecar(path: Path) -> tuple[Sidecar, Path | None]:
         except (ValueError, ConfigError) as error:
             raise DataError(f"{table}: {error}") from error
     if text.is_file():
-        lines = text.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = text.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{text} is no text in UTF-8 ({error}). Save it as that.") from error
         return Sidecar(lines[0].strip() if lines else ""), text
     return Sidecar(), None
 

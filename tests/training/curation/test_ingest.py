@@ -119,6 +119,24 @@ def test_what_stands_beside_a_video_is_taken_along(raw: Path):
     assert first.source.sidecar != second.source.sidecar != ""
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.json", b"{", "a.json"),
+        ("a.json", b'{"captions": "A cat."}', "captions is unknown"),
+        ("a.json", b'{"caption": "A cat.", "words": ["dog"]}', "'dog' is no part"),
+        ("a.txt", b"\xff\xfe\x00", "a.txt is no text"),
+    ],
+)
+def test_a_wrong_sidecar_drops_its_video_and_no_other(raw: Path, name: str, text: bytes, told: str):
+    for video in ("a.mp4", "b.mp4"):
+        (raw / video).write_bytes(video.encode())
+    (raw / name).write_bytes(text)
+    first, second = find_videos(raw)
+    assert first.dropped and first.dropped.reason == "sidecar" and told in first.dropped.detail
+    assert second.dropped is None
+
+
 def test_a_folder_without_videos_is_an_error_that_says_so(tmp_path: Path):
     with pytest.raises(DataError, match="holds no video"):
         find_videos(tmp_path)
