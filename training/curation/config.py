@@ -33,6 +33,7 @@ class ModelsConfig:
     captioner: str = "template"
     image_text: str = ""
     inpainter: str = "telea"
+    gpus: float = 0.0  # of a card, that a worker of captions, subjects and plates takes; Ray counts them
 
 
 @dataclass(frozen=True)

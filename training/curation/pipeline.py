@@ -25,9 +25,11 @@ from .quality import Quality
 from .references import References
 from .report import write_report
 from .shots import Shots
-from .stage import Place, Stage
+from .stage import Place, Resources, Stage
 from .subjects import Subjects
 from .video import read_pictures
+
+LARGE = 16.0  # GiB of a machine's memory, for a worker with large models
 
 
 class Engine(Protocol):
@@ -50,15 +52,16 @@ def make_stages(config: CurationConfig) -> list[Stage]:
     image_text = partial(make.image_text, named.image_text, folder) if named.image_text else None
     captioner = partial(make.captioner, named.captioner, folder, detector)
     inpainter = partial(make.inpainter, named.inpainter, folder)
+    needs = Resources(gpus=named.gpus, gibibytes=LARGE) if named.gpus else None
     return [
         Ingest(config.ingest),
         Shots(config.shots),
         Quality(config.quality, text),
         Duplicates(config.duplicates),
-        Captions(config.captions, captioner, named.captioner.partition(":")[0]),
-        Subjects(config.subjects, detector, segmenter, embedder, faces, image_text),
+        Captions(config.captions, captioner, named.captioner.partition(":")[0], needs),
+        Subjects(config.subjects, detector, segmenter, embedder, faces, image_text, needs),
         References(config.references),
-        Plates(config.plates, detector, segmenter, inpainter),
+        Plates(config.plates, detector, segmenter, inpainter, needs),
         Pairs(config.pairs, embedder, faces, inpainter),
         CaptionsFinal(config.captions_final),
     ]

@@ -68,6 +68,17 @@ def _start(stages: Sequence[Stage]) -> None:
     wanted = sum(_resources(stage).cpus for stage in stages) + 1
     cores = max(os.cpu_count() or 1, round(wanted))
     ray.init(num_cpus=cores, include_dashboard=False, logging_level="warning", log_to_driver=False)
+    check_cards(ray, sum(_resources(stage).gpus for stage in stages))
+
+
+def check_cards(ray: Any, wanted: float) -> None:
+    """Raises ``ConfigError`` when there are fewer: the last pool would wait for ever."""
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if wanted > there:
+        raise ConfigError(
+            f"The stages take {wanted:.3g} GPUs at once and this machine has {there:.3g}. "
+            "Lower models.gpus (0: none are counted), or name a cluster in RAY_ADDRESS."
+        )
 
 
 def _streamed(
