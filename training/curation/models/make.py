@@ -31,7 +31,11 @@ def detector(spec: str, folder: Path) -> Detector:
         "detector",
         spec,
         folder,
-        {"nanodet": _at("nanodet", "NanoDet"), "grounding-dino": _at("grounding_dino", "GroundingDino")},
+        {
+            "nanodet": _at("nanodet", "NanoDet"),
+            "nanodet-whole": _at("nanodet", "NanoDetWhole"),
+            "grounding-dino": _at("grounding_dino", "GroundingDino"),
+        },
     )
 
 

@@ -1,19 +1,21 @@
 """NanoDet: 80 things of everyday life, in a seventh of a second on one core."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import overlap
+from ..boxes import clipped, moved, overlap
 from ..packages import load
 from .files import need
 from .graph import Graph
 from .kinds import Found, Pixels
 
 SIDE = 416
+GREY = 114  # around a whole picture
 LEAST = 0.2  # score of what is told
 SAME_THING = 0.5  # overlap of two boxes of one label
 BINS = 11  # a side's distance is a mean over this many
@@ -29,7 +31,8 @@ vase,scissors,teddy bear,hair drier,toothbrush""".replace("\n", "").split(",")
 
 
 class NanoDet:
-    """A ``Detector`` of fixed classes: it tells all it finds, whatever words are asked for."""
+    """A ``Detector`` of fixed classes: it tells all it finds, whatever words are asked for. It sees a picture stretched
+    to a square, which makes persons of wide films fat; ``NanoDetWhole`` does not."""
 
     def __init__(self, folder: Path) -> None:
         self._graph = Graph(need(folder / "nanodet.json", "nanodet"))
@@ -47,6 +50,22 @@ class NanoDet:
                 left, top, right, bottom = boxes[cell].tolist()
                 found.append(Found(LABELS[int(label[cell])], (left, top, right, bottom), float(best[cell])))
         return without_repeats(found)
+
+
+class NanoDetWhole(NanoDet):
+    """The same in true proportions: the picture in the middle of a grey square."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.parent / "nanodet" if folder.name == "nanodet-whole" else folder)
+
+    def find(self, picture: Pixels, words: Sequence[str] = ()) -> list[Found]:
+        height, width = picture.shape[:2]
+        side = max(height, width)
+        right, down = (side - width) // 2, (side - height) // 2
+        square = np.full((side, side, 3), GREY, np.uint8)
+        square[down : down + height, right : right + width] = picture
+        boxes = [replace(one, box=moved(one.box, -right, -down)) for one in super().find(square, words)]
+        return [replace(one, box=clipped(one.box, height, width)) for one in boxes]
 
 
 def _prepare(picture: Pixels) -> Tensor:

@@ -28,6 +28,19 @@ def test_nanodets_distances_reach_from_the_middle_of_a_cell_to_its_sides():
     assert boxes[5].tolist() == pytest.approx([0.125, 0.125, 0.625, 0.625])  # the cell in column 1, row 1
 
 
+def test_boxes_of_a_whole_picture_lie_in_the_picture_and_not_in_its_square(tmp_path: Path, monkeypatch):
+    seen = []
+
+    def find(self, picture, words=()):
+        seen.append(picture.shape)
+        return [Found("dog", (0.0, 5.0, 40.0, 30.0), 0.5)]
+
+    monkeypatch.setattr(nanodet.NanoDet, "__init__", lambda self, folder: None)
+    monkeypatch.setattr(nanodet.NanoDet, "find", find)
+    (found,) = nanodet.NanoDetWhole(tmp_path).find(PICTURE)
+    assert seen == [(80, 80, 3)] and found.box == (0.0, 0.0, 40.0, 20.0)  # ten rows of grey above
+
+
 def test_two_boxes_of_one_label_on_one_thing_are_one():
     box, beside = (0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0)
     found = [Found("dog", box, 0.5), Found("dog", beside, 0.9), Found("ball", box, 0.4)]
