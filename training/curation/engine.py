@@ -159,8 +159,7 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
         logger.warning("%s: %s fails: %s", clip.id, stage.name, error)
         fault = "unreadable" if isinstance(error, DataError) else "error"
         came = [clip.leave(stage.name, fault, detail=f"{type(error).__name__}: {error}")]
-    share = (time.perf_counter() - began) / max(1, len(came))
-    came = [_signed(stage, one, share) for one in came]
+    came = [_signed(stage, _shared(one, len(came)), (time.perf_counter() - began) / len(came)) for one in came]
     return _write(marker, Done(key, tuple(came)))
 
 
@@ -174,6 +173,11 @@ def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
     share = (time.perf_counter() - began) / max(1, len(came))
     came = [_signed(stage, one, share) for one in came]
     return _write(marker, Done(key, tuple(came)))
+
+
+def _shared(clip: Clip, parts: int) -> Clip:
+    """What earlier stages took for a video is divided among its clips."""
+    return replace(clip, seconds={stage: round(taken / parts, 3) for stage, taken in clip.seconds.items()})
 
 
 def _signed(stage: Stage, clip: Clip, seconds: float) -> Clip:
