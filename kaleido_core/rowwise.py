@@ -87,7 +87,7 @@ def fused(function: Callable[P, T], otherwise: Callable[P, T] | None = None) -> 
         if torch.compiler.is_compiling():
             return function(*arguments, **named)
         x = arguments[0]
-        if not (isinstance(x, Tensor) and can_fuse(x)):
+        if not (isinstance(x, Tensor) and can_fuse(x)) or (learns and _learns_tables(x, arguments)):
             return plain(*arguments, **named)
         try:
             if not learns and x.stride(-1) == 1:
@@ -107,6 +107,11 @@ def fused(function: Callable[P, T], otherwise: Callable[P, T] | None = None) -> 
             return plain(*arguments, **named)
 
     return run
+
+
+def _learns_tables(x: Tensor, arguments: tuple[object, ...]) -> bool:
+    """Whether something that many rows share wants a gradient: compiled, torch 2.11 gives it another shape."""
+    return any(isinstance(other, Tensor) and other.requires_grad and other.shape != x.shape for other in arguments)
 
 
 @functools.cache

@@ -11,10 +11,10 @@ what has to be computed again:
 | rows | 1, and the MLP of the block at work goes by rows | all; most of the MLP twice |
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ ATTENTION = {
 again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing in the model is random
 
 
+Places = list[tuple[dict[str, Any], str]]  # where modules keep their weights, and under which names
+
+
 class CheckpointedBlock(Block):
     """A block that forgets all but its input. Its hooks run again too: visiting weights come back for the backward."""
 
@@ -56,8 +59,58 @@ class CheckpointedMLP(MLP):
     def __call__(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return super().__call__(x)
+        places = [
+            (tensors, name)
+            for module in self.modules()
+            for tensors in (module._parameters, module._buffers)
+            for name, tensor in tensors.items()
+            if tensor is not None
+        ]
+        weights = [tensors[name] for tensors, name in places]
         forward = super().__call__
-        return torch.cat([again(forward, rows) for rows in x.split(BATCH_ROWS, dim=1)], dim=1)
+        parts = [_RowsAgain.apply(forward, places, rows, *weights) for rows in x.split(BATCH_ROWS, dim=1)]
+        return torch.cat(cast(list[Tensor], parts), dim=1)
+
+
+class _RowsAgain(torch.autograd.Function):
+    """``forward(rows)``, and again on the way back with the weights of the first time.
+
+    Not a checkpoint within the block's: that would compute again once the block is over, when visiting weights have
+    gone home. What is saved here, the block's own checkpoint brings back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, forward: Callable[[Tensor], Tensor], places: Places, rows: Tensor, *weights: Tensor
+    ) -> Tensor:
+        kind = rows.device.type
+        ctx.forward, ctx.places = forward, places
+        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.save_for_backward(rows, *weights)
+        return forward(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[2:]
+        own = [tensor.detach().requires_grad_(wants) for tensor, wants in zip(ctx.saved_tensors, wanted, strict=True)]
+        with _placed(ctx.places, own[1:]), torch.enable_grad(), torch.autocast(*ctx.autocast):
+            result = ctx.forward(own[0])
+        learning = [tensor for tensor in own if tensor.requires_grad]
+        found = iter(torch.autograd.grad(result, learning, gradients[0]))
+        return None, None, *(next(found) if wants else None for wants in wanted)
+
+
+@contextmanager
+def _placed(places: Places, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """While open, these are the weights."""
+    before = [holder[name] for holder, name in places]
+    try:
+        for (holder, name), tensor in zip(places, tensors, strict=True):
+            holder[name] = tensor
+        yield
+    finally:
+        for (holder, name), tensor in zip(places, before, strict=True):
+            holder[name] = tensor
 
 
 def save_activations(dit: KaleidoDiT, memory: MemoryConfig, device: torch.device) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kaleido_core import block_swap
+from kaleido_core.offloading.visitors import Visitor
 from training import activations
 from training.activations import save_activations
 from training.config import MemoryConfig
@@ -28,8 +29,12 @@ WAYS = [
 ]
 
 
-def gradients(memory: MemoryConfig) -> list[torch.Tensor]:
+def gradients(memory: MemoryConfig, scale: float = 1.0) -> list[torch.Tensor]:
+    """Of a LoRA, beside blocks whose weights are ``scale`` times as large."""
     dit = small_dit()
+    with torch.no_grad():
+        for parameter in dit.blocks.parameters():
+            parameter.mul_(scale)
     save_activations(dit, memory, CPU)
     parameters = add_lora(dit, LoRAConfig(4, 8.0, ("all",)), torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -48,6 +53,23 @@ def gradients(memory: MemoryConfig) -> list[torch.Tensor]:
 def test_gradients_are_the_same_whatever_is_kept(memory, monkeypatch):
     monkeypatch.setattr(activations, "BATCH_ROWS", 5)  # the MLP in several runs of rows
     for plain, found in zip(gradients(WAYS[0]), gradients(memory), strict=True):
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("way", ["blocks", "rows"])
+def test_the_way_back_reads_visiting_weights_where_they_compute_and_not_those_at_home(way, monkeypatch):
+    """On a card they are two places; here the numbers are half as much again where they compute."""
+    monkeypatch.setattr(activations, "BATCH_ROWS", 5)
+    expected = gradients(WAYS[0], scale=1.5)
+    gather = Visitor.gather
+
+    def scaled(visitor, place):
+        gather(visitor, place)
+        for weight in visitor.weights:
+            weight.within(place).mul_(1.5)
+
+    monkeypatch.setattr(Visitor, "gather", scaled)
+    for plain, found in zip(expected, gradients(MemoryConfig(way, resident_blocks=0)), strict=True):
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-7)
 
 
