@@ -132,7 +132,7 @@ def test_folded_statistics_change_the_scale_and_nothing_else(vae):
     assert folded.config.mean == LATENT_MEAN and folded.config.std == LATENT_STD
     normalised = (latent - mean.view(-1, 1, 1, 1)) / std
     torch.testing.assert_close(folded.encode(pixels), normalised, rtol=0, atol=1e-4)
-    torch.testing.assert_close(folded.decode(normalised), vae.decode(latent), rtol=0, atol=5e-4)
+    torch.testing.assert_close(folded.decode(normalised), vae.decode(latent), rtol=0, atol=2e-3)
 
 
 def test_an_anchor_has_unit_variance_and_reads_the_first_frame_as_four(art):

@@ -13,7 +13,7 @@ from .plants import PLANTS
 from .scene import Frames, Scene, draw, write
 
 EACH = 12  # plants of every kind
-CLEAN = 24
+CLEAN = 36
 FILMS = 10
 COPIES = 14
 DRAWERS = 2  # at once
