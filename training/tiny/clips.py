@@ -60,10 +60,9 @@ def encode_clips(
         clips = render_clips(part, art.emoji, art.photos, art.device)
         pictures = render_references(part, art.emoji, art.photos, art.device)
         weights.append(cell_weights(clips, motion_weight).bfloat16())
-        with torch.autocast(art.device.type, torch.bfloat16, enabled=art.device.type == "cuda"):
-            latents.append(vae.encode(clips, chunk=WHOLE).bfloat16())
-            for place, pixels in zip(encoded, pictures, strict=True):
-                place.append(vae.encode(pixels).bfloat16())
+        latents.append(vae.encode(clips, chunk=WHOLE).bfloat16())
+        for place, pixels in zip(encoded, pictures, strict=True):
+            place.append(vae.encode(pixels).bfloat16())
     ids, mask = tokenizer(list(scenes.captions))
     tokens = ids.to(art.device), mask.to(art.device)
     return Clips(torch.cat(latents), tuple(torch.cat(place) for place in encoded), tokens, torch.cat(weights))

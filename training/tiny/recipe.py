@@ -41,7 +41,7 @@ class DiTRecipe:
     seed: int = 2
     batch: int = 512  # a process
     chunk_batches: tuple[int, int, int, int] = (1, 8, 18, 5)  # batches a chunk with 0, 1, 2, 3 references
-    reuse: int = 60
+    reuse: int = 30
     lr: float = 1.2e-3
     weight_decay: float = 0.01
     warmup: int = 300

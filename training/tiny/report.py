@@ -3,14 +3,15 @@
 Writes ``quality.json`` and contact sheets. A clip finds its reference when, by plain pixel matching, no other of the
 candidate drawings explains it better (training/evaluation/identity.py). Three controls are measured on the way: the
 ceiling (the true clips), the autoencoder alone (true clips, decoded), and the same prompts without references.
-References show the drawing of the true clip in other light, at another size and angle.
+References show the drawing of the true clip in other light, at another size and angle. ``--weights FOLDER`` measures
+files that were exported there in place of the shipped ones.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from kaleido_core import Conditioning, initial_noise, sigma_schedule
+from kaleido_core import Conditioning, initial_noise, load_dit, load_text_encoder, sigma_schedule
+from kaleido_core.checkpoints.load import ASSETS, TINY_FILES
 from kaleido_core.generate import Models, encode_text, load_models
 from kaleido_core.request import DEFAULTS_TINY, Request
 from kaleido_core.sampling.speed import Speed, sample_at
@@ -96,8 +98,17 @@ def make_clips(
         Conditioning(context, references),
         Conditioning(negative, references),
         cfg=DEFAULTS_TINY.cfg,
+        reference_cfg=DEFAULTS_TINY.reference_cfg,
     )
     return models.vae.decode(latent, chunk=WHOLE)
+
+
+def load_exported(folder: Path, device: torch.device) -> Models:
+    """kaleido-tiny with the transformer and the text encoder that ``folder`` holds, as ``TINY_FILES`` says."""
+    models = load_models(Request(prompt=""), device)
+    place = {"device": device, "dtype": models.dit.head.head.weight.dtype}
+    dit = load_dit(folder / TINY_FILES["dit"], **place)
+    return replace(models, dit=dit, text_encoder=load_text_encoder(folder / TINY_FILES["text"], **place))
 
 
 def generate_all(
@@ -168,10 +179,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with emoji.zip and photos.zip")
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--weights", type=Path, default=ASSETS, help="folder of exported files; default: the shipped")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models = load_models(Request(prompt=""), device)
+    models = load_exported(arguments.weights, device)
     art = load_artwork(arguments.data, device)
     figures = measure(models, art, arguments.out, arguments.clips)
     try_photographs(models, art, arguments.out / "photographs.png")

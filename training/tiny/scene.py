@@ -34,7 +34,7 @@ RECOLOURED = 0.4  # of the training clips' subjects: new identities, seen only i
 OTHER_VENDOR = 0.05
 SAME_SIDE = 0.9  # of the references face the way the subject does in the clip
 BADGED = 0.5  # of the training clips' subjects carry a piece of another drawing: identities without end
-UNNAMED = 0.35  # of the captions with references, in training: what names do not tell, references must
+UNNAMED = 0.5  # of the captions with references, in training: what names do not tell, references must
 _CANDIDATES = 4  # backdrops tried for contrast with the subjects
 _CLEAR = 0.42  # distance of colours in the unit cube at which a subject is well seen
 

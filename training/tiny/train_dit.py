@@ -22,10 +22,12 @@ from kaleido_core.config import DiTConfig, TextConfig
 from kaleido_core.generate import TINY_CONTEXT_ROWS
 from kaleido_core.text.encoder import RelativeBias, T5Attention
 from kaleido_core.text.tokenizer import Tokenizer
+from kaleido_core.vae.model import channels_last
 from training.step import Batch, drop_text, sample_sigma, shift_sigma, squared_errors
 
 from .clips import Clips, TokenIds, encode_chunk, shuffled_batches
 from .data import Artwork, load_artwork
+from .muon import BatchedMuon
 from .ranks import Ranks, agree, average_gradients, join, leave
 from .recipe import TINY_DIT, TINY_TEXT, DiTRecipe, learning_rate
 from .run_state import Log, RunState, begin, update, update_ema
@@ -65,9 +67,11 @@ def load_material(data: Path, vae: str | Path, device: torch.device) -> Material
     tokenizer = load_tokenizer(data / "spiece.model")
     tokenizer.length = TINY_CONTEXT_ROWS
     ids, mask = tokenizer([""])
-    return Material(
-        load_artwork(data, device), load_vae(vae, device=device), tokenizer, (ids.to(device), mask.to(device))
-    )
+    on_card = device.type == "cuda"
+    encoder = load_vae(vae, device=device, dtype=torch.bfloat16 if on_card else torch.float32)
+    if on_card:
+        channels_last(encoder)
+    return Material(load_artwork(data, device), encoder, tokenizer, (ids.to(device), mask.to(device)))
 
 
 def make_optimizers(trainee: Trainee, recipe: DiTRecipe) -> list[torch.optim.Optimizer]:
@@ -77,7 +81,7 @@ def make_optimizers(trainee: Trainee, recipe: DiTRecipe) -> list[torch.optim.Opt
     others = [value for value in trainee.parameters() if id(value) not in chosen]
     decay = recipe.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        BatchedMuon(matrices, recipe.lr, decay),
         torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=decay, fused=True),
     ]
 
@@ -161,9 +165,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile each block; faster after a minute")
     parser.add_argument("--weights", type=Path, help="folder of exported files, such as kaleido_core/assets")
     parser.add_argument("--seed", type=int, default=DiTRecipe.seed, help="of the data; another one for another run")
+    parser.add_argument("--batch", type=int, default=DiTRecipe.batch, help="clips a step and process")
     parser.add_argument("--blind", action="store_true", help="no references at all: plain text to video")
     arguments = parser.parse_args()
-    ranks, recipe = join(), DiTRecipe(arguments.steps, seed=arguments.seed)
+    ranks, recipe = join(), DiTRecipe(arguments.steps, seed=arguments.seed, batch=arguments.batch)
     if arguments.blind:
         recipe = replace(recipe, chunk_batches=(sum(recipe.chunk_batches), 0, 0, 0))
     torch.manual_seed(recipe.seed)

@@ -16,6 +16,7 @@ from training.tiny.clips import cell_weights, encode_clips
 from training.tiny.data import Artwork
 from training.tiny.emoji import EmojiSet
 from training.tiny.export import fold_statistics
+from training.tiny.muon import BatchedMuon
 from training.tiny.photos import PHOTOS, PhotoSet
 from training.tiny.ranks import Ranks
 from training.tiny.recipe import TINY_VAE, DiTRecipe, learning_rate
@@ -179,3 +180,22 @@ def test_two_processes_share_the_mean_of_their_gradients(root, tmp_path):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_matrices_orthogonalised_together_take_the_steps_of_torchs_muon():
+    torch.manual_seed(3)
+    start = [torch.randn(shape) for shape in ((6, 6), (10, 6), (6, 6), (6, 10))]
+    theirs, ours = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    optimizers = (
+        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        BatchedMuon(ours, lr=0.02, weight_decay=0.1),
+    )
+    for _ in range(3):
+        for one, other in zip(theirs, ours, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, before in zip(theirs, ours, start, strict=True):
+        assert (one - other).norm() < 0.02 * (one - before).norm()  # bfloat16 inside
+    assert optimizers[0].state_dict()["state"].keys() == optimizers[1].state_dict()["state"].keys()
