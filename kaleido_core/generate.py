@@ -164,7 +164,7 @@ def sample_somewhere(
 
     def run(placement: Placement) -> Tensor:
         with placement.at_work(dit, work):
-            return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, on_step)
+            return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, request.reference_cfg, on_step)
 
     return within_memory(models.placement, dit, run)
 
@@ -201,11 +201,11 @@ def generate(
     clean_references: bool = False,
     allow_extra_references: bool = False,
     speed: str = "exact",
+    reference_cfg: float | None = None,
 ) -> np.ndarray:
     """A clip of the subjects in ``images`` (0 to 3) doing what ``prompt`` says: uint8 ``[F H W 3]``.
 
-    ``model`` is "tiny", a folder, or a DiT file whose other parts are named beside it. What is None is the model's own
-    default; other settings are those of ``Request``. Raises ``KaleidoError`` for what does not fit.
+    Settings are those of ``Request``, None the model's own. Raises ``KaleidoError`` for what does not fit.
     """
     if not prompt.strip() and not images:
         raise ConfigError("There is no prompt and no image; the model needs at least one. Describe the clip.")
@@ -222,6 +222,7 @@ def generate(
         frames=size.frames,
         steps=defaults.steps if steps is None else steps,
         cfg=defaults.cfg if cfg is None else cfg,
+        reference_cfg=defaults.reference_cfg if reference_cfg is None else reference_cfg,
         shift=defaults.shift if shift is None else shift,
         seed=seed,
         negative=defaults.negative if negative is None else negative,

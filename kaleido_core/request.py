@@ -31,10 +31,11 @@ class Defaults:
     shift: float
     fps: float
     negative: str
+    reference_cfg: float = 1.0
 
 
 DEFAULTS_14B = Defaults(512, 896, 81, 50, 6.0, 7.0, 16, NEGATIVE_PROMPT)
-DEFAULTS_TINY = Defaults(128, 128, 17, 20, 2.5, 3.0, 8, "")
+DEFAULTS_TINY = Defaults(128, 128, 17, 20, 2.0, 3.0, 8, "", reference_cfg=3.0)
 
 
 def defaults_for(model: str) -> Defaults:
@@ -47,10 +48,11 @@ class Request:
     """One clip to make. Sizes in pixels, ``seed`` from 0; ``references`` are paths as the user gave them.
 
     ``model`` is "tiny", a folder, or a DiT file; files of the other parts may be named, else they are looked for in
-    the model's folder. ``attach_paths`` encodes the prompt with "@@path" behind it, as the official script does;
-    ``clean_references`` turns pictures upright and lays transparency on white, which it does not. ``speed`` is one of
-    ``SPEEDS``; all but "exact" change the clip a little, as do ``eight_bit`` (a format of ``quantize``), the
-    ``attention`` kernel "sage" and ``vae_dtype`` "bf16". ``loras`` are files, each with ":strength" behind it or not.
+    the model's folder. ``reference_cfg`` is guidance by the references, 1 for none. ``attach_paths`` encodes the
+    prompt with "@@path" behind it, as the official script does; ``clean_references`` turns pictures upright and lays
+    transparency on white, which it does not. ``speed`` is one of ``SPEEDS``; all but "exact" change the clip a little,
+    as do ``eight_bit`` (a format of ``quantize``), the ``attention`` kernel "sage" and ``vae_dtype`` "bf16".
+    ``loras`` are files, each with ":strength" behind it or not.
     """
 
     prompt: str
@@ -64,6 +66,7 @@ class Request:
     frames: int = DEFAULTS_TINY.frames
     steps: int = DEFAULTS_TINY.steps
     cfg: float = DEFAULTS_TINY.cfg
+    reference_cfg: float = 1.0
     shift: float = DEFAULTS_TINY.shift
     seed: int = 0
     negative: str = DEFAULTS_TINY.negative
@@ -83,9 +86,10 @@ class Request:
         check_seed(self.seed)
         if self.vae_dtype not in VAE_DTYPES:
             raise ConfigError(f"vae_dtype {self.vae_dtype!r} is unknown; choose {' or '.join(VAE_DTYPES)}.")
-        if not math.isfinite(self.cfg) or not 0 < self.fps <= 240:
+        if not math.isfinite(self.cfg + self.reference_cfg) or not 0 < self.fps <= 240:
             raise ConfigError(
-                f"cfg {self.cfg}, fps {self.fps}: cfg is a plain number, fps above 0, up to 240. Typical: 6 and 16."
+                f"cfg {self.cfg}, reference_cfg {self.reference_cfg}, fps {self.fps}: the first two are plain numbers, "
+                "fps above 0, up to 240. Typical: 6, 1 and 16."
             )
 
     @property

@@ -194,6 +194,31 @@ def empty_latent(shape: Sequence[int]) -> Latent:
     return {"samples": torch.zeros(tuple(shape), device=comfy.model_management.intermediate_device())}
 
 
+def with_reference_guidance(model: Model, scale: float) -> Model:
+    """The model guided by its references too, as ``sampling.guidance.references_guided`` does; 1 changes nothing."""
+    if scale == 1:
+        return model
+
+    def guide(args: dict[str, Any]) -> list[Tensor]:
+        conds, outs = args["conds"], args["conds_out"]
+        branch = 0 if conds[1] is None else 1  # with cfg 1 there is no negative branch
+        if not any(CONDITION in cond["model_conds"] for cond in conds[branch]):
+            return outs
+        bare = [
+            {**cond, "model_conds": {name: value for name, value in cond["model_conds"].items() if name != CONDITION}}
+            for cond in conds[branch]
+        ]
+        out = comfy.samplers.calc_cond_batch(
+            args["model"], [bare], args["input"], args["timestep"], args["model_options"]
+        )[0]
+        push = (scale - 1) * (outs[branch] - out)
+        return [one + push for one in outs]
+
+    model = model.clone()
+    model.set_model_sampler_pre_cfg_function(guide)
+    return model
+
+
 def sample_euler(
     model: Model,
     positive: Conditioning,
@@ -202,11 +227,12 @@ def sample_euler(
     seed: int,
     sigmas: Tensor,
     cfg: float,
+    reference_cfg: float,
 ) -> Latent:
     """The host's own sampling, with its previews, progress bar and cancel button."""
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     result = comfy.sample.sample_custom(
-        model,
+        with_reference_guidance(model, reference_cfg),
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
         cfg,
         comfy.samplers.sampler_object("euler"),

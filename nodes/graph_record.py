@@ -57,7 +57,8 @@ def record_of_graph(graph: Graph, save_id: str, fps: float, beside: Path) -> Rec
     height, width = _chosen(references, "size", SIZES, ("height", "width"))
     size = VideoSize(_value(references, "length"), height, width)
     pictures = [_image(graph, references, name) for name in _connected(references, "references.image")]
-    steps, cfg, shift = _chosen(sampler, "preset", PRESETS, ("steps", "cfg", "shift"))
+    sampler = {**sampler, "inputs": {"reference_cfg": 1.0, **sampler["inputs"]}}  # older graphs have none
+    steps, cfg, shift, reference_cfg = _chosen(sampler, "preset", PRESETS, ("steps", "cfg", "shift", "reference_cfg"))
     models = _models(graph, references)
     prompt, negative = (_text(graph, references, name) for name in ("positive", "negative"))
     request = Request(
@@ -69,6 +70,7 @@ def record_of_graph(graph: Graph, save_id: str, fps: float, beside: Path) -> Rec
         frames=size.frames,
         steps=steps,
         cfg=cfg,
+        reference_cfg=reference_cfg,
         shift=shift,
         seed=_value(sampler, "seed"),
         fps=fps,

@@ -82,7 +82,7 @@ class KaleidoDemoModel(io.ComfyNode):
             display_name="Kaleido Demo Model",
             category=CATEGORY,
             description="The small model inside this pack: emoji that slide, hop and spin, on any computer, without a "
-            "download. 128x128 pixels, 17 frames, 20 steps, cfg 2.5, shift 3.",
+            "download. 128x128 pixels, 17 frames, 20 steps, cfg 2, shift 3, reference_cfg 3.",
             search_aliases=["kaleido tiny", "kaleido demo", "test model"],
             inputs=[],
             outputs=[

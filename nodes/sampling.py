@@ -8,14 +8,17 @@ from . import comfy_adapter as host
 from .models import CATEGORY
 
 CUSTOM = "custom"
-PRESETS = {  # steps, cfg, shift
-    "kaleido 14B": (DEFAULTS_14B.steps, DEFAULTS_14B.cfg, DEFAULTS_14B.shift),
-    "kaleido demo": (DEFAULTS_TINY.steps, DEFAULTS_TINY.cfg, DEFAULTS_TINY.shift),
-    "4-step LoRA": (4, 1.0, 5.0),
+PRESETS = {  # steps, cfg, shift, reference_cfg
+    "kaleido 14B": (DEFAULTS_14B.steps, DEFAULTS_14B.cfg, DEFAULTS_14B.shift, DEFAULTS_14B.reference_cfg),
+    "kaleido demo": (DEFAULTS_TINY.steps, DEFAULTS_TINY.cfg, DEFAULTS_TINY.shift, DEFAULTS_TINY.reference_cfg),
+    "4-step LoRA": (4, 1.0, 5.0, 1.0),
 }
 
 PRESET_TOOLTIP = "; ".join(
-    [f"{name}: {steps} steps, cfg {cfg:g}, shift {shift:g}" for name, (steps, cfg, shift) in PRESETS.items()]
+    [
+        f"{name}: {steps} steps, cfg {cfg:g}, shift {shift:g}, reference_cfg {reference_cfg:g}"
+        for name, (steps, cfg, shift, reference_cfg) in PRESETS.items()
+    ]
     + ["custom: the values below."]
 )
 
@@ -38,6 +41,20 @@ def shift_input(when: str = "") -> io.Float.Input:
         step=0.1,
         round=0.001,
         tooltip=tooltip,
+    )
+
+
+def reference_cfg_input(when: str = "") -> io.Float.Input:
+    return io.Float.Input(
+        "reference_cfg",
+        default=1.0,
+        min=0.0,
+        max=20.0,
+        step=0.1,
+        round=0.001,
+        optional=True,  # graphs saved before it was there go on working
+        tooltip="Guidance by the references: above 1 the subjects look more like them, and a step takes a third call "
+        f"of the model; 1 is off, as released.{when}",
     )
 
 
@@ -99,6 +116,7 @@ class KaleidoSampler(io.ComfyNode):
                     tooltip=f"How strictly the prompt is followed; 1 is off and twice as fast.{ONLY_CUSTOM}",
                 ),
                 shift_input(ONLY_CUSTOM),
+                reference_cfg_input(ONLY_CUSTOM),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="For VAE Decode.")],
         )
@@ -115,7 +133,9 @@ class KaleidoSampler(io.ComfyNode):
         steps: int,
         cfg: float,
         shift: float,
+        reference_cfg: float = 1.0,
     ) -> io.NodeOutput:
-        steps, cfg, shift = PRESETS.get(preset, (steps, cfg, shift))
+        steps, cfg, shift, reference_cfg = PRESETS.get(preset, (steps, cfg, shift, reference_cfg))
         sigmas = sigma_schedule(steps, shift)
-        return io.NodeOutput(host.sample_euler(model, positive, negative, latent, seed, sigmas, cfg))
+        latent = host.sample_euler(model, positive, negative, latent, seed, sigmas, cfg, reference_cfg)
+        return io.NodeOutput(latent)

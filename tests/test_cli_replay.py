@@ -22,6 +22,15 @@ def test_a_replay_makes_the_same_latent_of_the_same_request(source: str, stage: 
     assert Path("fox.json").read_bytes() == Path("again.json").read_bytes()
 
 
+def test_a_record_from_before_guidance_by_the_references_has_none(stage: Stage):
+    generate("--prompt", "a fox", "--reference", "a.png", "--reference-cfg", "2", "--out", "fox.mp4")
+    record = json.loads(Path("fox.json").read_text(encoding="utf-8"))
+    assert record["request"].pop("reference_cfg") == 2.0
+    Path("old.json").write_text(json.dumps(record), encoding="utf-8")
+    generate("--replay", "old.json", "--out", "again.mp4")
+    assert [request.reference_cfg for request in stage.requests] == [2.0, 1.0]
+
+
 def test_a_replay_that_differs_says_so_and_returns_1(stage: Stage, capsys):
     generate("--prompt", "a fox", "--out", "fox.mp4")
     record = json.loads(Path("fox.json").read_text(encoding="utf-8"))

@@ -39,6 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--frames", type=int, help="1, 5, 9, ... (4k + 1)")
     add("--steps", type=int)
     add("--cfg", type=float, help="guidance; 1 is off and twice as fast")
+    add("--reference-cfg", type=float, help="guidance by the references; 1 is off, more is a third forward a step")
     add("--shift", type=float, help="more than 1 spends more steps on the layout")
     add("--seed", type=int, help="default: 0")
     add("--negative", metavar="TEXT", help="what to keep away from")

@@ -93,3 +93,25 @@ def reused_below(sigma_end: float, guidance: Guidance = two_passes) -> Guidance:
         return positive, negative
 
     return reused
+
+
+def references_guided(scale: float, guidance: Guidance = two_passes, reused_below: float = 0.0) -> Guidance:
+    """Guidance by the references too: away from what the uncond text gives without them.
+
+    With ``cfg`` the mix becomes ``bare + scale * (uncond - bare) + cfg * (cond - uncond)``; ``bare`` is the uncond
+    branch without references, a third forward a step, of fewer tokens. Below the sigma ``reused_below`` the last
+    difference is taken again. Remembers one velocity: make a new one for each run.
+    """
+    push: Tensor | None = None
+
+    def guided(
+        dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        nonlocal push
+        positive, negative = guidance(dit, latent, sigma, cond, uncond)
+        if push is None or float(sigma[0]) >= reused_below:
+            bare = predict(dit, latent, sigma, Conditioning(uncond.context))
+            push = (scale - 1) * (negative - bare)
+        return positive + push, negative + push
+
+    return guided

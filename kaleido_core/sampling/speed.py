@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..shapes import Conditioning
-from .guidance import guided_between, reused_below, two_passes
+from .guidance import guided_between, references_guided, reused_below, two_passes
 from .sampler import OnStep, sample
 from .step_cache import step_cache
 
@@ -43,10 +43,19 @@ def sample_at(
     cond: Conditioning,
     uncond: Conditioning | None = None,
     cfg: float = 6.0,
+    reference_cfg: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """``sample`` with the shortcuts of ``speed``; with ``Speed()`` the very same."""
+    """``sample`` with the shortcuts of ``speed`` and ``references_guided``; with ``Speed()`` and 1 the very same.
+
+    Without guidance by the text (``cfg=1`` or no ``uncond``) the references guide the cond branch.
+    """
     guidance = reused_below(speed.reused_below) if speed.reused_below else two_passes
+    if reference_cfg != 1 and cond.references:
+        if uncond is None or cfg == 1:
+            uncond, cfg = Conditioning(cond.context), reference_cfg
+        else:
+            guidance = references_guided(reference_cfg, guidance, speed.reused_below)
     if speed.guided_to:
         guidance = guided_between(speed.guided_to, 1.0, guidance)
     with step_cache(dit, speed.drift) if speed.drift else nullcontext():

@@ -30,11 +30,11 @@ class CacheReport:
 
 @dataclass
 class _Branch:
-    """Which of the branches is running: known by its context, which is the same tensor at every step."""
+    """Which of the branches is running: known by its context, the same tensor at every step, and its references."""
 
-    key: int = 0
+    key: tuple[int, int] = (0, 0)
     video_tokens: int = 0
-    memories: dict[int, _Memory] = field(default_factory=dict)
+    memories: dict[tuple[int, int], _Memory] = field(default_factory=dict)
 
 
 class _CachedBlocks(nn.Module):
@@ -79,8 +79,8 @@ def step_cache(dit: nn.Module, threshold: float) -> Iterator[CacheReport]:
     branch, report = _Branch(), CacheReport()
 
     def tell(_dit: nn.Module, inputs: tuple[Any, ...]) -> None:
-        latent, _sigma, context = inputs[:3]
-        branch.key = id(context)
+        latent, _sigma, context, *references = inputs[:4]
+        branch.key = (id(context), sum(map(len, references)))
         branch.video_tokens = latent[0, 0].numel() // torch.Size(dit.config.patch_size).numel()  # pyright: ignore
 
     blocks: nn.ModuleList = dit.blocks  # pyright: ignore[reportAssignmentType]

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_core import Conditioning, VideoSize, encode_references, initial_noise, load_dit, load_vae, sample
+from kaleido_core import Conditioning, VideoSize, encode_references, initial_noise, load_dit, load_vae
 from kaleido_core.generate import Request, encode_text, load_models
+from kaleido_core.request import DEFAULTS_TINY
 from kaleido_core.sampling.schedule import sigma_schedule
+from kaleido_core.sampling.speed import Speed, sample_at
 
 from .conftest import COMFYUI, Pack, image, needs_host
 
@@ -36,21 +38,25 @@ def references_node(pack: Pack, demo: Any, pictures: list[Any], batch: int = 1, 
     return pack.run("KaleidoReferences", **{**inputs, **more}).args
 
 
-def sample_node(pack: Pack, model: Any, positive: Any, negative: Any, latent: Any, cfg: float = CFG) -> Tensor:
-    inputs = {"seed": SEED, "preset": "custom", "steps": STEPS, "cfg": cfg, "shift": SHIFT}
+def sample_node(
+    pack: Pack, model: Any, positive: Any, negative: Any, latent: Any, cfg: float = CFG, **more: float
+) -> Tensor:
+    inputs = {"seed": SEED, "preset": "custom", "steps": STEPS, "cfg": cfg, "shift": SHIFT, **more}
     (result,) = pack.run(
         "KaleidoSampler", model=model, positive=positive, negative=negative, latent=latent, **inputs
     ).args
     return result["samples"]
 
 
-def core_latent(pictures: list[Any], batch: int, cfg: float = CFG, loras: tuple[str, ...] = ()) -> Tensor:
+def core_latent(
+    pictures: list[Any], batch: int, cfg: float = CFG, loras: tuple[str, ...] = (), reference_cfg: float = 1.0
+) -> Tensor:
     models = load_models(Request(prompt=PROMPT, loras=loras))
     context, negative = encode_text(models, [PROMPT, NEGATIVE]).chunk(2)
     references = encode_references(models.vae.encode, pictures, SIZE)
     noise = initial_noise(SIZE.latent_shape(batch=batch), SEED)
     cond, uncond = Conditioning(context, references), Conditioning(negative, references)
-    return sample(models.dit, noise, sigma_schedule(STEPS, SHIFT), cond, uncond, cfg)
+    return sample_at(Speed(), models.dit, noise, sigma_schedule(STEPS, SHIFT), cond, uncond, cfg, reference_cfg)
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
@@ -64,6 +70,35 @@ def test_a_graph_gives_the_cores_latent(pack: Pack, demo, pictures, count: int, 
     made = pack.normalised(sample_node(pack, model, positive, negative, latent))
     assert made.shape == SIZE.latent_shape(batch=batch)
     assert distance(made, core_latent(pictures[:count], batch)) <= 1e-5
+
+
+@pytest.mark.parametrize("cfg", [1.0, CFG])
+@pytest.mark.parametrize("count", [0, 2])
+def test_guidance_by_the_references_gives_the_cores_latent(pack: Pack, demo, pictures, count: int, cfg: float):
+    model, positive, negative, latent, _ = references_node(pack, demo, pictures[:count])
+    guided, plain = (
+        pack.normalised(sample_node(pack, model, positive, negative, latent, cfg, reference_cfg=scale))
+        for scale in (2.5, 1.0)
+    )
+    assert distance(guided, core_latent(pictures[:count], 1, cfg, reference_cfg=2.5)) <= 1e-5
+    assert (distance(guided, plain) > 1e-2) == (count > 0)
+
+
+@needs_host
+def test_the_stock_dual_guider_gives_the_same_mix(pack: Pack, demo, pictures):
+    """For samplers of ComfyUI's own: negative before Kaleido References, where it has no references yet."""
+    samplers, extras = (
+        importlib.import_module(name) for name in ("comfy.samplers", "comfy_extras.nodes_custom_sampler")
+    )
+    model, positive, negative, latent, _ = references_node(pack, demo, pictures[:2])
+    guider = extras.Guider_DualCFG(model)
+    guider.set_conds(positive, negative, pack.encode_text(demo[1], NEGATIVE))
+    guider.set_cfg(CFG, 2.5)
+    noise = importlib.import_module("comfy.sample").prepare_noise(latent["samples"], SEED)
+    sigmas = sigma_schedule(STEPS, SHIFT)
+    made = guider.sample(noise, latent["samples"], samplers.sampler_object("euler"), sigmas, seed=SEED)
+    ours = sample_node(pack, model, positive, negative, latent, reference_cfg=2.5)
+    assert distance(made, ours) <= 1e-5
 
 
 def test_references_change_the_clip_and_so_does_their_order(pack: Pack, demo, pictures):
@@ -152,16 +187,16 @@ def test_sigmas_are_the_cores(pack: Pack):
 
 def test_a_preset_takes_the_place_of_the_values(pack: Pack, demo, monkeypatch):
     seen = []
-    monkeypatch.setattr(pack.adapter, "sample_euler", lambda *a: seen.append(a[-2:]) or a[3])
+    monkeypatch.setattr(pack.adapter, "sample_euler", lambda *a: seen.append(a[-3:]) or a[3])
     values = {"model": 0, "positive": 0, "negative": 0, "latent": {}, "seed": 0, "steps": 9, "cfg": 1.0, "shift": 2.0}
-    for preset, steps, cfg in (
-        ("kaleido 14B", 50, 6.0),
-        ("kaleido demo", 20, 2.5),
-        ("4-step LoRA", 4, 1.0),
-        ("custom", 9, 1.0),
+    for preset, steps, *cfgs in (
+        ("kaleido 14B", 50, 6.0, 1.0),
+        ("kaleido demo", 20, DEFAULTS_TINY.cfg, DEFAULTS_TINY.reference_cfg),
+        ("4-step LoRA", 4, 1.0, 1.0),
+        ("custom", 9, 1.0, 1.0),
     ):
         pack.run("KaleidoSampler", preset=preset, **values)
-        assert len(seen[-1][0]) == steps + 1 and seen[-1][1] == cfg
+        assert len(seen[-1][0]) == steps + 1 and seen[-1][1:] == tuple(cfgs)
 
 
 @needs_host

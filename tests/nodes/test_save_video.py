@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from kaleido_core.checkpoints.load import ASSETS, DEMO_REFERENCES, TINY_FILES
 from kaleido_core.errors import DataError
 from kaleido_core.generate import load_models, render
+from kaleido_core.request import DEFAULTS_TINY
 from kaleido_core.request_files import find_recorded, read_record
 from kaleido_core.video import FORMATS, read_video
 
@@ -86,7 +87,15 @@ def test_presets_and_named_sizes_are_recorded_as_what_they_mean(pack: Pack):
     graph = demo_graph()
     graph["6"]["inputs"]["size"], graph["7"]["inputs"]["preset"] = "demo 128x128", "kaleido demo"
     request = read_record(save(pack, graph).with_suffix(".json")).request
-    assert (request.height, request.width, request.steps, request.cfg) == (128, 128, 20, 2.5)
+    assert (request.height, request.width, request.steps) == (128, 128, 20)
+    assert (request.cfg, request.reference_cfg) == (DEFAULTS_TINY.cfg, DEFAULTS_TINY.reference_cfg)
+
+
+def test_guidance_by_the_references_is_recorded_and_its_lack_too(pack: Pack):
+    graph = demo_graph()
+    assert read_record(save(pack, graph).with_suffix(".json")).request.reference_cfg == 1.0
+    graph["7"]["inputs"]["reference_cfg"] = 2.5
+    assert read_record(save(pack, graph).with_suffix(".json")).request.reference_cfg == 2.5
 
 
 @pytest.mark.parametrize(("changes", "reason"), [

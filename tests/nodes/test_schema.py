@@ -23,7 +23,9 @@ IDS = {
     ],
     "KaleidoPrompt": ["text", "count", "name1", "name2", "name3", "template"],
     "KaleidoSigmas": ["steps", "shift"],
-    "KaleidoSampler": ["model", "positive", "negative", "latent", "seed", "preset", "steps", "cfg", "shift"],
+    "KaleidoSampler": [
+        "model", "positive", "negative", "latent", "seed", "preset", "steps", "cfg", "shift", "reference_cfg",
+    ],
     "KaleidoSaveVideo": ["images", "fps", "format", "quality", "filename_prefix"],
     "KaleidoPlan": [
         "model", "weights", "width", "height", "length", "references", "steps", "guidance", "vram", "ram",

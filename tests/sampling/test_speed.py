@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
-from kaleido_core import sample, sigma_schedule
+from kaleido_core import Conditioning, sample, sigma_schedule
 from kaleido_core.errors import ConfigError
-from kaleido_core.sampling.guidance import guided_between, reused_below
+from kaleido_core.sampling.guidance import guided_between, references_guided, reused_below
 from kaleido_core.sampling.speed import SPEEDS, Speed, sample_at, speed_of
+from kaleido_core.sampling.step_cache import step_cache
 
 from .test_step_cache import COND, LATENT, UNCOND
 
@@ -21,6 +23,20 @@ class Counter:
         name = "cond" if context is COND.context else "uncond"
         self.seen.append((name, float(sigma[0])))
         return torch.full_like(latent, 1.0 if name == "cond" else 0.25)
+
+
+class Branches(nn.Module):
+    """A model whose three branches are constants; remembers which of them ran."""
+
+    def __init__(self, cond: float = 1.0, uncond: float = 0.25, bare: float = -0.5) -> None:
+        super().__init__()
+        self.values = {"cond": cond, "uncond": uncond, "bare": bare}
+        self.ran: list[str] = []
+
+    def forward(self, latent, sigma, context, references):
+        name = "bare" if not references else "cond" if context is COND.context else "uncond"
+        self.ran.append(name)
+        return torch.full_like(latent, self.values[name])
 
 
 def levels(model: Counter, name: str) -> list[float]:
@@ -68,3 +84,37 @@ def test_faster_speeds_run_fewer_blocks(dit):
 def test_an_unknown_speed_is_refused():
     with pytest.raises(ConfigError, match="exact, balanced, fast"):
         speed_of("ludicrous")
+
+
+def test_references_guide_away_from_the_text_without_them():
+    made = sample_at(Speed(), Branches(), LATENT, SIGMAS, COND, UNCOND, 2.0, 3.0)
+    velocity = -0.5 + 3.0 * (0.25 + 0.5) + 2.0 * (1.0 - 0.25)
+    assert torch.allclose(made, LATENT - velocity, atol=1e-5)
+
+
+@pytest.mark.parametrize(("uncond", "cfg"), [(None, 2.0), (UNCOND, 1.0)])
+def test_without_guidance_by_the_text_references_guide_the_cond_branch(uncond, cfg):
+    made = sample_at(Speed(), Branches(bare=0.5), LATENT, SIGMAS, COND, uncond, cfg, 3.0)
+    assert torch.allclose(made, LATENT - (0.5 + 3.0 * 0.5), atol=1e-5)
+
+
+def test_without_references_or_at_1_there_is_no_third_branch():
+    no_references = Conditioning(COND.context), Conditioning(UNCOND.context)
+    for conds, scale in ((no_references, 3.0), ((COND, UNCOND), 1.0)):
+        model = Branches()
+        sample_at(Speed(), model, LATENT, SIGMAS, *conds, 2.0, scale)
+        assert len(model.ran) == 2 * (len(SIGMAS) - 1)
+
+
+def test_a_push_of_the_references_is_taken_again_with_that_of_the_text():
+    model = Branches()
+    guidance = references_guided(3.0, reused_below(0.6), reused_below=0.6)
+    made = sample(model, LATENT, SIGMAS, COND, UNCOND, 2.0, guidance=guidance)
+    assert torch.allclose(made, LATENT - 3.25, atol=1e-5)
+    assert model.ran.count("cond") == 8 and model.ran.count("bare") == model.ran.count("uncond") < 8
+
+
+def test_the_step_cache_keeps_three_branches_apart(dit):
+    with step_cache(dit, 5.0) as report:
+        sample_at(Speed(), dit, LATENT, SIGMAS, COND, UNCOND, 2.0, 3.0)
+    assert report.whole == 3

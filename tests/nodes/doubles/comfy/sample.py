@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from comfy.patcher_extension import WrappersMP, run_wrapped
+from comfy.samplers import calc_cond_batch
 from comfy.sd import ModelPatcher, process_in, process_out
 
 ESTIMATES: list[list[int]] = []  # the shapes that memory was asked for
@@ -30,15 +31,16 @@ def sample_custom(
     run_wrapped(lambda model, shape, conds, **o: ESTIMATES.append(list(shape)), prepare, model, noise.shape, conds)
     for name, value in model.object_patches.items():
         setattr(network, name.removeprefix("diffusion_model."), value)
+    branches = [
+        [{"cross_attn": cross, "model_conds": dict(extra)} for cross, extra in branch]
+        for branch in (positive, negative)
+    ]
     try:
         latent = sigmas[0] * noise + (1 - sigmas[0]) * (
             process_in(latent_image) if latent_image.any() else latent_image
         )
         for index in range(len(sigmas) - 1):
-            denoised = _denoise(model, latent, sigmas[index], conds["positive"][0])
-            if cfg != 1.0:
-                negative_denoised = _denoise(model, latent, sigmas[index], conds["negative"][0])
-                denoised = negative_denoised + cfg * (denoised - negative_denoised)
+            denoised = _guided(model, latent, sigmas[index], cfg, branches)
             latent = latent + (latent - denoised) / sigmas[index] * (sigmas[index + 1] - sigmas[index])
             if callback is not None:
                 callback(index, denoised, latent, len(sigmas) - 1)
@@ -48,14 +50,10 @@ def sample_custom(
     return process_out(latent)
 
 
-@torch.no_grad()
-def _denoise(model: ModelPatcher, latent: Tensor, sigma: Tensor, cond: dict[str, Any]) -> Tensor:
-    extra = {}
-    if "time_dim_concat" in cond:
-        extra["time_dim_concat"] = process_in(cond["time_dim_concat"]).expand(len(latent), -1, -1, -1, -1)
-    options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
-    context = cond["cross_attn"].expand(len(latent), -1, -1)
-    velocity = model.model.diffusion_model(
-        latent, 1000 * sigma.expand(len(latent)), context, transformer_options=options, **extra
-    )
-    return latent - sigma * velocity
+def _guided(model: ModelPatcher, latent: Tensor, sigma: Tensor, cfg: float, branches: list[Any]) -> Tensor:
+    conds = [branches[0], None if cfg == 1.0 else branches[1]]
+    outs = calc_cond_batch(model, conds, latent, sigma, model.model_options)
+    for change in model.model_options.get("sampler_pre_cfg_function", []):
+        args = {"conds": conds, "conds_out": outs, "cond_scale": cfg, "timestep": sigma, "input": latent}
+        outs = change({**args, "sigma": sigma, "model": model, "model_options": model.model_options})
+    return outs[1] + cfg * (outs[0] - outs[1])

@@ -88,7 +88,7 @@ class ModelPatcher:
         self.model = SimpleNamespace(diffusion_model=network)
         self.object_patches: dict[str, Any] = {}
         self.wrappers: dict[str, dict[str, list[Any]]] = {}
-        self.model_options: dict[str, dict[str, Any]] = {"transformer_options": {}}
+        self.model_options: dict[str, Any] = {"transformer_options": {}}
         self.load_device = torch.device("cpu")
 
     def clone(self) -> "ModelPatcher":
@@ -111,6 +111,9 @@ class ModelPatcher:
 
     def add_object_patch(self, name: str, obj: Any) -> None:
         self.object_patches[name] = obj
+
+    def set_model_sampler_pre_cfg_function(self, change: Any) -> None:
+        self.model_options.setdefault("sampler_pre_cfg_function", []).append(change)
 
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Any) -> None:
         self.wrappers.setdefault(wrapper_type, {}).setdefault(key, []).append(wrapper)
