@@ -34,18 +34,18 @@ def label_of(
 ) -> tuple[str, str]:
     """The label and where it comes from. A detector of few classes calls a rabbit a dog: in doubt it has no say.
 
-    What it calls a person is one when it has a face.
+    A word of the caption needs no sure detector; the image-text model may still deny it. What a detector calls a
+    person is one when it has a face.
     """
     label, share = vote(spots)
-    if named_by_caption(clip):
-        return label or NEUTRAL, "caption"
+    told = named_by_caption(clip) and label in clip.words
     known = image_text is not None or (is_person(label) and any(look.face for look in looks))
     limit = config.sure if known else config.certain
-    sure = min(share, float(np.mean([spot.score for spot in spots]))) >= limit
+    sure = told or min(share, float(np.mean([spot.score for spot in spots]))) >= limit
     if sure and label and image_text is not None:
         picture = max(looks, key=lambda look: look.scores["sharp"]).white
         sure = image_text.fit(picture, [label, *sorted(CONFUSED - {label})])[0] >= config.fit
-    return (label if sure and label else NEUTRAL), "detector"
+    return (label if sure and label else NEUTRAL), ("caption" if sure and told else "detector")
 
 
 def is_person(label: str) -> bool:

@@ -23,16 +23,20 @@ from .models.kinds import Pixels
 MEMORY = 4 * 2**30  # bytes that a decoder may ask for
 PATIENCE = 120.0  # seconds that any call may take, and
 PATIENCE_A_SECOND = 8.0  # more for each second of video
-_CLOCK = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_OUTPUT = re.compile(r"Output #0.*?Video: wrapped_avframe.*?, (\d+)x(\d+)", re.DOTALL)
-_RATE = re.compile(r"Stream #0:\d.*?Video: .*?, ([\d.]+)(k?) (?:fps|tbr)")
-_COUNT = re.compile(r"frame=\s*(\d+)")
+# Each begins where ffmpeg begins a line: a film's title may say anything.
+_OUTPUT = re.compile(r"^Output #0,.*?^  Stream #0:0\S*: Video: wrapped_avframe.*?, (\d+)x(\d+)", re.DOTALL | re.MULTILINE)
+_RATE = re.compile(r"^  Stream #0:\d.*?Video: .*?, ([\d.]+)(k?) (?:fps|tbr)", re.MULTILINE)
+_COUNT = re.compile(r"^frame=\s*(\d+) .*?time=(\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
+_UPRIGHT = "scale=round(iw*sar):ih,setsar=1"  # pixels of a DVD are no squares; nothing is done where they are
 CROP = tuple[int, int, int, int]  # left, top, width, height
 
 
 @dataclass(frozen=True)
 class File:
-    """A video, upright. ``fps`` is the mean; 0 where ffmpeg does not know. ``frames`` were really decoded."""
+    """A video, upright and of square pixels. ``fps`` is the mean; 0 where ffmpeg does not know.
+
+    ``frames`` were really decoded, and last ``seconds``: sound may go on, and some files tell no length.
+    """
 
     width: int
     height: int
@@ -43,14 +47,15 @@ class File:
 
 def probe(path: Path, patience: float = PATIENCE) -> File:
     """Decode all of it once. ``DataError`` for what is no video, is damaged, or takes longer than ``patience``."""
-    said = _run(["-xerror", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"], path, patience)
-    size, count = _OUTPUT.search(said), _COUNT.findall(said)
-    if size is None or not count:
+    said = _run(["-xerror", "-i", str(path), "-map", "0:v:0", "-vf", _UPRIGHT, "-f", "null", "-"], path, patience)
+    size, counts = _OUTPUT.search(said), _COUNT.findall(said)
+    if size is None or not counts:
         raise DataError(f"{path} shows no picture. Convert it, or leave it out.")
-    clock, rate = _CLOCK.search(said), _RATE.search(said)
-    seconds = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]) if clock else 0.0
+    frames, hours, minutes, seconds = counts[-1]
+    rate = _RATE.search(said)
     fps = float(rate[1]) * (1000 if rate[2] else 1) if rate else 0.0
-    return File(int(size[1]), int(size[2]), fps, seconds, int(count[-1]))
+    length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return File(int(size[1]), int(size[2]), fps, length, int(frames))
 
 
 def stream(
@@ -96,7 +101,7 @@ def cut(path: Path, start: float, end: float, out: Path, crop: CROP | None = Non
     # Another name each time: that run's ffmpeg may still be writing.
     unfinished = out.with_name(f"{out.stem}.{os.getpid()}.part.mp4")
     left, top, width, height = crop or (0, 0, 0, 0)
-    filters = [f"crop={width}:{height}:{left}:{top}"] if crop else []
+    filters = [_UPRIGHT, *([f"crop={width}:{height}:{left}:{top}"] if crop else [])]
     filters += ["crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0", "scale=out_color_matrix=bt709"]
     colours = [f"-color{kind}" for kind in ("space", "_primaries", "_trc")]
     arguments = [*_window(start, end), "-i", str(path), "-map", "0:v:0", "-vf", ",".join(filters)]
@@ -109,8 +114,8 @@ def cut(path: Path, start: float, end: float, out: Path, crop: CROP | None = Non
 
 def _one(path: Path, time: float, size: tuple[int, int]) -> Pixels:
     for window in (_window(time, None), ["-sseof", "-0.2"], ["-sseof", "-2"]):
-        arguments = [*window, "-i", str(path), "-map", "0:v:0", "-frames:v", "1", "-f", "rawvideo"]
-        command = _command([*arguments, "-pix_fmt", "rgb24", "-"])
+        arguments = [*window, "-i", str(path), "-map", "0:v:0", "-vf", _UPRIGHT, "-frames:v", "1"]
+        command = _command([*arguments, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
         with tempfile.TemporaryFile() as said, _child(command, subprocess.PIPE, said, PATIENCE) as process:
             assert process.stdout
             data = process.stdout.read()
@@ -121,7 +126,8 @@ def _one(path: Path, time: float, size: tuple[int, int]) -> Pixels:
 
 def _size(path: Path) -> tuple[int, int]:
     """Width and height, upright, from the first frame."""
-    said = _run(["-i", str(path), "-map", "0:v:0", "-frames:v", "1", "-f", "null", "-"], path, PATIENCE)
+    arguments = ["-i", str(path), "-map", "0:v:0", "-vf", _UPRIGHT, "-frames:v", "1", "-f", "null", "-"]
+    said = _run(arguments, path, PATIENCE)
     found = _OUTPUT.search(said)
     if found is None:
         raise DataError(f"{path} shows no picture. Convert it, or leave it out.")
@@ -144,7 +150,7 @@ def _run(arguments: Sequence[str], path: Path, patience: float) -> str:
         with _child(_command(arguments), subprocess.DEVNULL, said, patience) as process:
             status = process.wait()
         said.seek(0)
-        text = said.read().decode(errors="replace")
+        text = said.read().decode(errors="replace").replace("\r", "\n")  # it writes its count over itself
         if status:
             why = f"took more than {patience:.0f} s" if status == -9 else _last(said)
             raise DataError(f"{path} cannot be read as a video ({why}). Convert it, or leave it out.")
@@ -162,7 +168,8 @@ def _child(
     command: Sequence[str], output: int, said: IO[bytes], patience: float
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Killed when its time is over, or when nobody waits for it any longer."""
-    limit = partial(_limit_memory, MEMORY) if sys.platform != "win32" else None
+    # macOS knows the limit but refuses to set it; Windows has none.
+    limit = partial(_limit_memory, MEMORY) if sys.platform == "linux" else None
     process = subprocess.Popen(command, stdout=output, stderr=said, preexec_fn=limit)
     timer = threading.Timer(patience, process.kill)
     timer.start()
@@ -177,6 +184,6 @@ def _child(
 
 
 def _limit_memory(most: int) -> None:
-    import resource  # not on Windows
+    import resource  # Windows has none, and this file is read there
 
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
