@@ -20,6 +20,7 @@ class Stage:
         self.loads = 0
         self.rooms: list[int | None] = []
         self.raises: BaseException | None = None
+        self.began_again = 0  # after so many steps, as when memory runs out
 
     def load_models(self, request: Request, device: str = "cpu", room: int | None = None) -> SimpleNamespace:
         self.loads += 1
@@ -32,7 +33,7 @@ class Stage:
         generator = torch.Generator().manual_seed(request.seed)
         latent = torch.randn(request.size.latent_shape(), generator=generator)
         on_stage("sampling")
-        for index in range(request.steps):
+        for index in (*range(self.began_again), *range(request.steps)):
             on_step(Step(index, latent, 0.0))
             if self.raises and index == 1:
                 raise self.raises

@@ -54,10 +54,11 @@ def test_a_card_may_be_shared(stage: Stage, capsys):
 def test_torch_itself_is_held_to_the_share_of_a_card(monkeypatch):
     said = []
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, index: said.append((share, index)))
     for device, room in (("cuda", 12 * 2**30), ("cuda:1", 48 * 2**30), ("cuda", None), ("cpu", 2**30)):
         command.cap(device, room)
-    assert said == [(0.5, None), (1.0, 1)]
+    assert said == [(0.5, 2), (1.0, 1)]
 
 
 @pytest.mark.parametrize("amount", ["12GB", "much", "0", "-3"])
@@ -146,6 +147,12 @@ def test_the_bar_counts_the_steps_on_stderr(stage: Stage, capsys):
     generate("--prompt", "a fox", "--steps", "3")
     said = capsys.readouterr()
     assert "3/3" in said.err and "3/3" not in said.out
+
+
+def test_the_bar_begins_again_with_sampling(stage: Stage, capsys):
+    stage.began_again = 2
+    generate("--prompt", "a fox", "--steps", "3")
+    assert " 3/3 " in capsys.readouterr().err.rsplit("\r", 1)[1], "a bar that overruns forgets its total"
 
 
 def test_a_list_makes_a_numbered_clip_of_every_line_and_loads_once(stage: Stage):

@@ -2,11 +2,14 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from kaleido_core.cli.jobs import SETTINGS, WEIGHTS
+from kaleido_core.request import Request
 from kaleido_core.video import read_video
 
 from .cli_stage import Stage, generate, refused
@@ -56,9 +59,17 @@ def test_a_replay_finds_pictures_beside_the_clip(stage: Stage, monkeypatch):
     assert generate("--replay", "../fox.mp4") == 0
 
 
-def test_a_replay_takes_no_other_settings(stage: Stage, capsys):
+@pytest.mark.parametrize("setting", [("--seed", "0"), ("--reference-cfg", "2")])
+def test_a_replay_takes_no_other_settings(stage: Stage, capsys, setting: tuple[str, str]):
     generate("--prompt", "a fox", "--out", "fox.mp4")
-    assert "--replay and --seed" in refused(capsys, "--replay", "fox.mp4", "--seed", "0")
+    assert f"--replay and {setting[0]}:" in refused(capsys, "--replay", "fox.mp4", *setting)
+
+
+def test_every_setting_of_a_clip_is_the_replays_own():
+    named_otherwise = {"height", "width", "attach_paths"}  # by --size and --official-text
+    given_as_what_to_make = {"prompt", "references", "loras"}
+    settings = {field.name for field in fields(Request)} - named_otherwise - given_as_what_to_make
+    assert settings <= {*SETTINGS, *WEIGHTS}
 
 
 def test_a_replay_takes_weights_from_where_they_lie_now(stage: Stage):

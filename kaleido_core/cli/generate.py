@@ -93,7 +93,8 @@ def cap(device: str, room: int | None) -> None:
     card = torch.device(device)
     if room is not None and card.type == "cuda":
         total = torch.cuda.get_device_properties(card).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), card.index)
+        index = torch.cuda.current_device() if card.index is None else card.index  # torch 2.11 takes no None here
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), index)
 
 
 def _make_folder(folder: Path) -> None:
@@ -124,6 +125,8 @@ def _render(models: Models, job: Job) -> Result:
     with tqdm(total=job.request.steps, desc=job.out.name, unit="step", file=sys.stderr) as bar:
 
         def show_step(step: Step) -> None:
+            if step.index < bar.n:
+                bar.reset()  # memory ran out, and sampling begins again with less of the model on the card
             bar.update()
 
         def show_stage(stage: str) -> None:

@@ -10,7 +10,7 @@ from ..request import Request, defaults_for
 from ..request_files import Job, Record
 
 # What a replay takes from the clip itself, and what may lie elsewhere by now.
-SETTINGS = ("size", "frames", "steps", "cfg", "shift", "seed", "negative", "fps", "official_text")
+SETTINGS = ("size", "frames", "steps", "cfg", "reference_cfg", "shift", "seed", "negative", "fps", "official_text")
 SETTINGS += ("speed", "eight_bit", "attention", "vae_dtype", "clean_references", "allow_extra_references")
 WEIGHTS = ("model", "vae", "text_encoder", "tokenizer")
 
