@@ -32,7 +32,7 @@ from .data.record import RESERVED, Record, read_records
 
 logger = logging.getLogger("kaleido.training")
 
-VERSION = "2"  # of how a record becomes tensors; another one encodes all of them again
+VERSION = "3"  # of how a record becomes tensors; another one encodes all of them again
 PROBLEMS = "problems.jsonl"
 DONE, REFUSED, DAMAGED, STOPPED = 0, 2, 3, 130
 
@@ -108,6 +108,8 @@ def build_cache(
         except DataError as error:
             logger.warning("left out %s: %s", record.id, error)
             problems.append((record.id, str(error)))
+            # What was encoded before the record changed is not what was asked for.
+            (folder / f"{record.id}.safetensors").unlink(missing_ok=True)
         show(number, len(waiting), time.monotonic() - began)
     return problems
 

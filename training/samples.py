@@ -36,6 +36,9 @@ class CachedSamples:
         self._paths = sorted(path for path in Path(folder).glob("*.safetensors") if path.stem != EMPTY)
         if not self._paths:
             raise DataError(f"{folder} holds no cached samples. Run python -m training.cache MANIFEST {folder} first.")
+        # Now: a file that is gone later is left out where it is drawn, and must not stop a save.
+        listed = "".join(f"{path.name} {path.stat().st_size}\n" for path in self._paths)
+        self.fingerprint = hashlib.sha256(listed.encode()).hexdigest()
         self._empty = _read(Path(folder, f"{EMPTY}.safetensors")).tensor("context")
         groups: dict[Shapes, list[int]] = defaultdict(list)
         for index, path in enumerate(self._paths):
@@ -47,12 +50,6 @@ class CachedSamples:
     @property
     def context_width(self) -> int:
         return self._empty.shape[-1]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the samples' names and sizes."""
-        listed = "".join(f"{path.name} {path.stat().st_size}\n" for path in self._paths)
-        return hashlib.sha256(listed.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._paths)

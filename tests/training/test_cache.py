@@ -23,10 +23,8 @@ from kaleido_core.references import letterbox
 from kaleido_core.video import write_video
 from training import cache, export, train
 from training.cache import DAMAGED, DONE, REFUSED, STOPPED, build_cache, main
-from training.config import DataConfig
 from training.data.encoder import Encoders, Look, load_encoders, read_pixels
 from training.data.record import Picture, Record, read_records, write_manifest
-from training.samples import CachedSamples
 
 ROOT = Path(__file__).parents[2]
 SIZES = (VideoSize(9, 64, 64), VideoSize(5, 32, 64))
@@ -127,6 +125,15 @@ def test_what_is_done_is_skipped_and_what_changed_is_done_again(manifest, encode
     done.clear()
     build_cache(records, tmp_path, encoders, replace(LOOK, rule="official"))
     assert len(done) == 4
+
+
+def test_a_record_that_changed_and_cannot_be_encoded_leaves_nothing(manifest, encoders, tmp_path):
+    records = read_records(manifest)[:2]
+    build_cache(records, tmp_path, encoders, LOOK)
+    changed = replace(records[0], video=str(tmp_path / "gone.mp4"))
+    ((name, problem),) = build_cache([changed, records[1]], tmp_path, encoders, LOOK)
+    assert name == "clip-0" and "gone.mp4" in problem
+    assert set(contents(tmp_path)) == {"empty.safetensors", "clip-1.safetensors"}
 
 
 def start(manifest: Path, folder: Path) -> subprocess.Popen[str]:
@@ -270,26 +277,3 @@ def test_three_commands_from_a_manifest_to_a_lora(tmp_path):
     assert any(
         name.startswith("diffusion_model.") and "lora_B" in name and value.any() for name, value in written.items()
     )
-
-
-def test_variants_are_drawn_by_their_weights(tmp_path):
-    tensors = {f"reference.0.{variant}": torch.full((16, 1, 2, 2), float(variant)) for variant in range(2)}
-    clip = {"latent": torch.ones(16, 1, 2, 2), "context": torch.ones(2, 4)}
-    save_file(clip | tensors, tmp_path / "a.safetensors", {"weights": "[[9.0, 1.0]]", "context_rows": "5"})
-    save_file({"context": torch.ones(1, 4)}, tmp_path / "empty.safetensors")
-    samples = CachedSamples(tmp_path, DataConfig(str(tmp_path), caption_dropout=0.0), 1, 1, 0)
-    drawn = [samples.load(0, np.random.default_rng(seed), np.random.default_rng(0)) for seed in range(300)]
-    share = np.mean([float(sample.references[0].mean()) for sample in drawn])
-    assert 0.05 < share < 0.17
-    assert drawn[0].context.shape == (5, 4) and not drawn[0].context[2:].any()
-
-
-def test_more_than_ten_variants_keep_their_weights(tmp_path):
-    tensors = {f"reference.0.{variant}": torch.full((16, 1, 2, 2), float(variant)) for variant in range(12)}
-    clip = {"latent": torch.ones(16, 1, 2, 2), "context": torch.ones(2, 4)}
-    weights = [[1e9 if variant == 2 else 1.0 for variant in range(12)]]
-    save_file(clip | tensors, tmp_path / "a.safetensors", {"weights": json.dumps(weights)})
-    save_file({"context": torch.ones(1, 4)}, tmp_path / "empty.safetensors")
-    samples = CachedSamples(tmp_path, DataConfig(str(tmp_path), caption_dropout=0.0), 1, 1, 0)
-    drawn = [samples.load(0, np.random.default_rng(seed), np.random.default_rng(0)) for seed in range(20)]
-    assert {float(sample.references[0].mean()) for sample in drawn} == {2.0}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 from torch import Tensor
 
 from kaleido_core.checkpoints.load import TINY, load_text_encoder, load_tokenizer, load_vae
@@ -24,6 +25,7 @@ from .record import Picture, Record
 
 LATENT_DTYPE = torch.float16  # rounds a latent by 5e-4 at most, a tenth of what a bfloat16 autoencoder does
 CONTEXT_DTYPE = torch.bfloat16
+ORIENTATION = Base.Orientation
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,18 @@ def _open(subject: Sequence[Picture], size: VideoSize, look: Look, random: np.ra
 
 
 def _read(picture: Picture) -> tuple[Image.Image, np.ndarray | None]:
-    image = clean_picture(_load(picture.path))
-    return image, None if picture.mask is None else np.asarray(_load(picture.mask).convert("L"), np.float32) / 255
+    stored = open_picture(picture.path)
+    upright = clean_picture(stored)
+    if picture.mask is None:
+        return upright, None
+    mask = open_picture(picture.mask)
+    if mask.size == stored.size != upright.size:  # its maker did not see the picture turned
+        mask.getexif()[ORIENTATION] = stored.getexif()[ORIENTATION]
+    return upright, np.asarray(ImageOps.exif_transpose(mask).convert("L"), np.float32) / 255
 
 
-def _load(path: str) -> Image.Image:
+def open_picture(path: str) -> Image.Image:
+    """Read whole, as it is stored. Raises ``DataError``."""
     try:
         with Image.open(path) as image:
             image.load()

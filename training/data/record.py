@@ -38,8 +38,9 @@ class Source:
 class Picture:
     """One picture of a subject. Those with the same ``subject`` are alternatives, drawn by ``weight``.
 
-    ``mask`` is a greyscale picture, white where the subject is; the rest of the reference becomes white. A
-    ``background`` is kept whole. ``kind`` says how the picture was made, ``review`` what a person thought of it.
+    ``mask`` is a greyscale picture, white where the subject is; the rest of the reference becomes white. It lies over
+    the picture as it is seen, or, if it has that size, over the pixels that EXIF turns. A ``background`` is kept
+    whole. ``kind`` says how the picture was made, ``review`` what a person thought of it.
     """
 
     path: str
@@ -109,7 +110,7 @@ def read_records(path: Path) -> tuple[Record, ...]:
 def read_manifest(path: Path) -> tuple[Record, ...]:
     """One record a line; paths are found from the manifest's folder. ``DataError`` names the file and the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split captions
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a manifest ({error}); a JSON line per clip is needed.") from error
     records: dict[str, Record] = {}
@@ -145,11 +146,20 @@ def read_folder(root: Path) -> tuple[Record, ...]:
 
 
 def _official(root: Path, video: Path) -> Record:
-    label = root / "labels" / f"{video.stem}.txt"
-    lines = label.read_text(encoding="utf-8").splitlines() if label.is_file() else []
+    lines = _label(root / "labels" / f"{video.stem}.txt")
     found = [root / "references" / video.stem / name for name in OFFICIAL_REFERENCES]
     pictures = tuple(Picture(str(path), path.stem) for path in found if path.is_file())
     return Record(video.stem, str(video), lines[0].strip() if lines else "", references=pictures)
+
+
+def _label(path: Path) -> list[str]:
+    """Its lines, without the mark that Windows' editor puts before them."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a label ({error}); UTF-8 is needed. Save it anew as that."
+        ) from error
 
 
 def _natural(name: str) -> list[tuple[float, str]]:

@@ -110,5 +110,21 @@ def test_the_official_folders_may_lack_labels_and_references_and_come_in_natural
     assert not records[0].references
 
 
+def test_labels_are_utf8_with_or_without_a_mark_before_it(tmp_path):
+    official(tmp_path, ["videos/1.mp4", "labels/1.txt"])
+    (tmp_path / "labels/1.txt").write_bytes("\ufeffA café.\n".encode())
+    assert read_folder(tmp_path)[0].caption == "A café."
+    (tmp_path / "labels/1.txt").write_bytes("A café.".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels/1\.txt cannot be read as a label .* UTF-8 is needed"):
+        read_folder(tmp_path)
+
+
+def test_a_manifest_may_have_a_mark_before_it_and_any_character_in_a_caption(tmp_path):
+    write_manifest(tmp_path / "manifest.jsonl", [replace(RECORD, caption="one\u2028line")])
+    text = (tmp_path / "manifest.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "manifest.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    assert read_records(tmp_path / "manifest.jsonl")[0].caption == "one\u2028line"
+
+
 def test_a_record_is_plain_json():
     assert json.loads(json.dumps(asdict(RECORD), allow_nan=False))["references"][0]["mask"] == "cat_0_mask.png"
