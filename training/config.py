@@ -113,6 +113,12 @@ class OptimizerConfig:
         require(all(0 <= beta < 1 for beta in self.betas), f"betas {self.betas}", "two numbers from 0, below 1")
         require(self.weight_decay >= 0, f"weight_decay {self.weight_decay}", "0 or more")
         require(self.clip_norm >= 0, f"clip_norm {self.clip_norm}", "above 0, or 0 for none")
+        usual = (self.betas, self.eps) == (OptimizerConfig.betas, OptimizerConfig.eps)
+        require(
+            usual or self.name != "adafactor",
+            f"betas {self.betas}, eps {self.eps} with adafactor",
+            "it has neither; leave them out, or take adamw",
+        )
         require(0 <= self.ema < 1, f"ema {self.ema}", "from 0 (none), below 1; typical 0.999")
 
 
@@ -168,6 +174,11 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         require(self.shard_ranks >= 0, f"shard_ranks {self.shard_ranks}", "0 for all, or 1 or more")
+        require(
+            not self.shard_ranks or self.strategy == "fsdp",
+            f"shard_ranks {self.shard_ranks} with ddp",
+            "there every rank holds all weights; take fsdp, or leave shard_ranks out",
+        )
         require(self.sequence_ranks >= 1, f"sequence_ranks {self.sequence_ranks}", "1 or more")
 
 
@@ -255,4 +266,9 @@ class Config:
             not (shared and self.model.method == "full" and self.optimizer.name != "adamw"),
             f"fsdp with {self.optimizer.name}",
             "it cannot work on parts of weights; take adamw",
+        )
+        require(
+            self.validation.every > 0 or not (self.data.held_out or self.validation.clips),
+            "data.held_out or validation.clips with validation.every 0",
+            "they would never be used; set validation.every to some steps, or leave them out",
         )

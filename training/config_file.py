@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from kaleido_core.errors import ConfigError
 
@@ -16,7 +16,7 @@ Table = Mapping[str, Any]
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
-    """``changes`` are "section.key=value" with TOML values; a bare word is taken as a string."""
+    """``changes`` are "section.key=value" with TOML values; a bare word, or anything for a string, is a string."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -40,7 +40,13 @@ def _change(table: dict[str, Any], change: str) -> None:
     inner = table.setdefault(section, {})
     if not isinstance(inner, dict):
         raise ConfigError(f"--set {change}: {section} is no section.")
-    inner[key] = value
+    inner[key] = value if isinstance(value, str) or not _is_text(section, key) else text
+
+
+def _is_text(section: str, key: str) -> bool:
+    """Whether a setting is a string: a folder may be called 2024."""
+    kind = get_type_hints(Config).get(section)
+    return kind is not None and get_type_hints(kind).get(key) is str
 
 
 def write_toml(config: Config) -> str:

@@ -47,6 +47,9 @@ def test_what_is_not_said_is_the_default(file):
         ("[memory]\nresident_blocks = 2\ncheckpointing = 'none'\n", "visiting blocks without checkpointing"),
         ("[parallel]\nstrategy = 'fsdp'\n[memory]\nresident_blocks = 2\n", "fsdp with resident_blocks"),
         ("method = 'full'\n[parallel]\nstrategy = 'fsdp'\n[optimizer]\nname = 'adafactor'\n", "fsdp with adafactor"),
+        ("[optimizer]\nname = 'adafactor'\neps = 1e-6\n", r"betas \(0\.9, 0\.95\), eps 1e-06 with adafactor"),
+        ("[parallel]\nshard_ranks = 2\n", "shard_ranks 2 with ddp"),
+        ("[[validation.clips]]\nprompt = 'a'\n", "validation.clips with validation.every 0"),
         ("[noise", "is not TOML"),
     ],
 )
@@ -69,15 +72,16 @@ def test_settings_can_be_changed_on_the_command_line(file):
     config = read_config(file(""), [*changes, 'lora.targets=["self_attn.q"]'])
     assert (config.run.steps, config.data.cache, config.lora.targets) == (20, "other cache", ("self_attn.q",))
     assert config.optimizer.betas == (0.8, 0.9)
+    assert read_config(file(""), ["data.cache=2024", "run.folder=true"]).data.cache == "2024"
+    assert read_config(file(""), ["data.cache='2024'"]).data.cache == "2024"
     for change in ("steps=3", "run.steps", "run=3", "run.step=3"):
         with pytest.raises(ConfigError):
             read_config(file(""), [change])
 
 
 def test_what_is_written_reads_the_same(file, tmp_path):
-    config = read_config(
-        file('[[validation.clips]]\nprompt = "a \\"duck\\" 鸭🦆\\u007f\\n"\nreferences = ["a b.png"]\n')
-    )
+    clip = 'prompt = "a \\"duck\\" 鸭🦆\\u007f\\n"\nreferences = ["a b.png"]\n'
+    config = read_config(file(f"[validation]\nevery = 5\n[[validation.clips]]\n{clip}"))
     assert config.validation.clips == (ClipConfig('a "duck" 鸭🦆\x7f\n', ("a b.png",)),)
     (tmp_path / "again.toml").write_text(write_toml(config), encoding="utf-8")
     again = read_config(tmp_path / "again.toml")
