@@ -10,13 +10,17 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 
 @dataclass(frozen=True)
 class Drop:
-    """Why something was left out: the stage, the reason, and the value beside the threshold it missed."""
+    """Why something was left out: the stage, the reason, and the value beside the threshold it missed.
+
+    ``metric`` names the clip's metric that holds the value; "" where no metric of kept clips can be set beside it.
+    """
 
     stage: str
     reason: str
     value: float = 0.0
     threshold: float = 0.0
     detail: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Clip:
         """With these metrics beside those it has."""
         return replace(self, metrics={**self.metrics, **metrics})
 
-    def leave(self, stage: str, reason: str, value: float = 0.0, threshold: float = 0.0, detail: str = "") -> "Clip":
+    def leave(
+        self, stage: str, reason: str, value: float = 0.0, threshold: float = 0.0, detail: str = "", metric: str = ""
+    ) -> "Clip":
         """Left out, for this reason."""
-        return replace(self, dropped=Drop(stage, reason, value, threshold, detail))
+        return replace(self, dropped=Drop(stage, reason, value, threshold, detail, metric))

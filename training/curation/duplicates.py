@@ -11,7 +11,7 @@ from . import footage
 from .clip import Clip
 from .masks import cv2
 from .models.kinds import Pixels
-from .stage import Place
+from .stage import Place, of_each
 
 SIDE = 32  # pixels of the picture that is hashed
 KEPT = 8  # lowest frequencies each way: 64 bits
@@ -44,16 +44,17 @@ class Duplicates:
         self.config = config
 
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
-        prints = {clip.id: print_of(clip, place) for clip in clips}
-        best_first = sorted(sorted(clips, key=lambda clip: clip.id), key=_worth, reverse=True)
+        printed, judged = of_each(self.name, clips, lambda clip: print_of(clip, place))
+        prints = {clip.id: made for clip, made in printed}
+        best_first = sorted(sorted((clip for clip, _ in printed), key=lambda clip: clip.id), key=_worth, reverse=True)
         kept: list[Clip] = []
-        judged: list[Clip] = []
         for clip in best_first:
             near = [(distance(prints[clip.id], prints[other.id]), other.id) for other in kept]
             bits, colours, name = min(((*apart, name) for apart, name in near), default=(64.0, 1.0, ""))
             if bits <= self.config.bits and colours <= self.config.colours:
-                clip = clip.measured(copy=bits).leave(self.name, "copy", bits, self.config.bits, name)
+                clip = clip.measured(bits=bits).leave(self.name, "copy", bits, self.config.bits, name, "bits")
             else:
+                clip = clip.measured(bits=bits)
                 kept.append(clip)
             judged.append(clip)
         return judged

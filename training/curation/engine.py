@@ -1,7 +1,8 @@
 """Runs stages over clips on this machine. What is done stays done: a run that was killed goes on where it was.
 
 ``state/STAGE/CLIP.json`` tells that a stage saw a clip, under a key of stage, version, settings and the clip as it
-came; another key is work to be done anew. Files are written whole or not at all, and only below the output folder.
+came, with the settings of all stages before; another key is work to be done anew. Files are written whole or not at
+all, and only below the output folder. A clip in hand when its worker died is tried again by a worker of its own.
 """
 
 import hashlib
@@ -26,7 +27,9 @@ from kaleido_core.errors import ConfigError, DataError
 from training.typed import build
 
 from .clip import Clip
-from .stage import AllStage, EachStage, Place, Stage
+from .hands import LETHAL, TRIES, finish, given_up, in_hand, tries
+from .ledger import Entry, noted
+from .stage import AllStage, EachStage, Place, Stage, failed
 
 logger = logging.getLogger("kaleido.curation")
 
@@ -55,7 +58,8 @@ def run(
     for stage in stages:
         going = [clip for clip in clips if clip.dropped is None]
         gone = [clip for clip in clips if clip.dropped is not None]
-        came = run_all(stage, going, place) if is_all(stage) else run_each(stage, going, place, workers, tell)
+        with noted(place, Entry("local", workers, (stage.name,))):
+            came = run_all(stage, going, place) if is_all(stage) else run_each(stage, going, place, workers, tell)
         clips = ordered([*came, *gone])
     return list(clips)
 
@@ -76,7 +80,7 @@ def run_each(stage: Stage, clips: Sequence[Clip], place: Place, workers: int, te
     faults = 0
     for number, made in enumerate(_spread(each, clips, place, workers_for(each, clips, workers)), start=1):
         came += made
-        faults += any(clip.dropped is not None and clip.dropped.reason == "error" for clip in made)
+        faults += any(map(is_fault, made))
         check_faults(stage.name, faults, len(clips))
         tell(stage.name, number, len(clips))
     return came
@@ -85,6 +89,11 @@ def run_each(stage: Stage, clips: Sequence[Clip], place: Place, workers: int, te
 def workers_for(stage: EachStage, clips: Sequence[Clip], workers: int) -> int:
     """A stage that takes next to nothing runs here: starting a process costs seconds."""
     return 1 if stage.resources.cpus < 1 else min(workers, len(clips))
+
+
+def is_fault(clip: Clip) -> bool:
+    """Whether a stage failed on it by an error of its own."""
+    return clip.dropped is not None and clip.dropped.reason in ("error", LETHAL)
 
 
 def check_faults(stage: str, faults: int, count: int) -> None:
@@ -97,20 +106,53 @@ def check_faults(stage: str, faults: int, count: int) -> None:
 
 
 def _spread(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int) -> Iterator[list[Clip]]:
+    """Clips that were in hand when a worker, or an earlier run, ended come first, each alone: one of them may do it
+    again, and would take the others' work with it."""
+    waiting = list(clips)
+    while waiting:
+        suspects = {clip.id for clip in waiting if tries(stage, clip, place)}
+        yield from (_alone(stage, clip, place) for clip in waiting if clip.id in suspects)
+        waiting = [clip for clip in waiting if clip.id not in suspects]
+        done = 0
+        for made in _together(stage, waiting, place, workers):
+            done += 1
+            yield made
+        if waiting and not done and not any(tries(stage, clip, place) for clip in waiting):
+            raise DataError(
+                f"the workers of stage {stage.name} end before they begin, most often for want of memory. "
+                "Run again with fewer --workers: what is done is kept."
+            )
+        waiting = waiting[done:]
+
+
+def _together(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int) -> Iterator[list[Clip]]:
+    """In the clips' order, as far as all workers live."""
     if workers <= 1:
         yield from (see(stage, clip, place) for clip in clips)
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, _processes(), _begin, (stage, place, threads)) as pool:
+    with _pool(stage, place, workers) as pool:
         try:
             yield from pool.map(_see_here, clips)
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"a worker of stage {stage.name} was ended from outside, most often for want of memory. "
-                "Run again with fewer --workers: what is done is kept."
-            ) from error
+        except BrokenProcessPool:
+            logger.warning("a worker of stage %s was ended; its clips are tried again one by one", stage.name)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _alone(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
+    """By a process that has nothing else to do; left out when it ends every one of them."""
+    for _ in range(TRIES):
+        with _pool(stage, place, 1) as pool:
+            try:
+                return pool.submit(_see_here, clip).result()
+            except BrokenProcessPool:
+                logger.warning("%s ended the worker of stage %s", clip.id, stage.name)
+    return [given_up(stage, clip)]
+
+
+def _pool(stage: EachStage, place: Place, workers: int) -> ProcessPoolExecutor:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    return ProcessPoolExecutor(workers, _processes(), _begin, (stage, place, threads))
 
 
 def _processes() -> BaseContext:
@@ -149,16 +191,16 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
     """One clip through one stage, unless that was done before; an error of the stage drops the clip by its name."""
     marker, key = _marker(stage, clip.id, place), _key(stage, [clip])
     if (before := _read(marker, key)) is not None:
+        finish(stage, clip, place)
         return before
     began = time.perf_counter()
     try:
-        came = list(stage.one(clip, place))
+        with in_hand(stage, clip, place):
+            came = list(stage.one(clip, place))
     except ConfigError:
         raise  # a missing package or model is no fault of the clip
     except Exception as error:  # OpenCV and onnxruntime raise classes of their own; too many stop the run
-        logger.warning("%s: %s fails: %s", clip.id, stage.name, error)
-        fault = "unreadable" if isinstance(error, DataError) else "error"
-        came = [clip.leave(stage.name, fault, detail=f"{type(error).__name__}: {error}")]
+        came = [failed(stage.name, clip, error)]
     came = [_signed(stage, _shared(one, len(came)), (time.perf_counter() - began) / len(came)) for one in came]
     return _write(marker, Done(key, tuple(came)))
 
@@ -170,6 +212,7 @@ def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
         return before
     began = time.perf_counter()
     came = list(cast(AllStage, stage).all(clips, place))
+    check_faults(stage.name, sum(map(is_fault, came)), len(came))
     share = (time.perf_counter() - began) / max(1, len(came))
     came = [_signed(stage, one, share) for one in came]
     return _write(marker, Done(key, tuple(came)))
@@ -181,7 +224,7 @@ def _shared(clip: Clip, parts: int) -> Clip:
 
 
 def _signed(stage: Stage, clip: Clip, seconds: float) -> Clip:
-    versions = {**clip.stages, stage.name: stage.version}
+    versions = {**clip.stages, stage.name: settings_of(stage)}
     return replace(clip, stages=versions, seconds={**clip.seconds, stage.name: round(seconds, 3)})
 
 
@@ -195,6 +238,13 @@ def _key(stage: Stage, clips: Sequence[Clip]) -> str:
     told = [asdict(replace(clip, seconds={})) for clip in clips]
     text = json.dumps([stage.name, stage.version, repr(config), told], sort_keys=True)
     return hashlib.sha1(text.encode()).hexdigest()
+
+
+def settings_of(stage: Stage) -> str:
+    """Version, digest of the settings, and models: provenance, and a part of the keys of all later stages."""
+    models = list(dict.fromkeys(models_of(stage)))
+    digest = hashlib.sha1(repr([getattr(stage, "config", None), *models]).encode()).hexdigest()
+    return " ".join([stage.version, digest[:8], *models])
 
 
 def models_of(stage: Stage) -> list[str]:

@@ -11,6 +11,7 @@ from PIL import Image
 from training.data.record import OFFICIAL_REFERENCES, Picture, Record, write_manifest
 
 from .clip import Clip
+from .own_folder import remove, renew
 from .report_sheets import as_trained
 from .review_decisions import MANIFEST, decided, read_decisions
 
@@ -49,16 +50,24 @@ def record_of(clip: Clip) -> Record:
         source=clip.source,
         start=clip.start,
         metrics=clip.metrics,
-        stages=clip.stages,
+        stages=_told(clip),
     )
+
+
+def _told(clip: Clip) -> dict[str, str]:
+    """Each stage's version, settings and models; and who captioned: that may be no model at all."""
+    by = (
+        {"captions": f"{clip.stages['captions']} caption by {clip.caption_source}"} if "captions" in clip.stages else {}
+    )
+    return {**clip.stages, **by}
 
 
 def write_official(out: Path, records: Sequence[Record]) -> None:
     """Numbered from 0; of each subject the heaviest picture, three at most. Pictures have white around."""
     unfinished, final = out / f"{OFFICIAL}.part", out / OFFICIAL
-    shutil.rmtree(unfinished, ignore_errors=True)
+    renew(unfinished)
     for folder in ("videos", "labels", "references"):
-        (unfinished / folder).mkdir(parents=True)
+        (unfinished / folder).mkdir()
     for number, record in enumerate(records):
         _link(out / record.video, unfinished / "videos" / f"{number}.mp4")
         (unfinished / "labels" / f"{number}.txt").write_text(record.caption + "\n", encoding="utf-8")
@@ -66,7 +75,7 @@ def write_official(out: Path, records: Sequence[Record]) -> None:
         folder.mkdir()
         for picture, name in zip(_heaviest(record), OFFICIAL_REFERENCES, strict=False):
             Image.fromarray(as_trained(out, picture)).save(folder / name)
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     os.replace(unfinished, final)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,8 +47,12 @@ class Sidecar:
             raise ConfigError(f"{missing[0]!r} is no part of the caption {self.caption!r}. Use the caption's words.")
 
 
-def find_videos(raw: Path) -> list[Clip]:
-    """A clip for every video below ``raw``, by name. Copies of a file come after it and are dropped."""
+def find_videos(raw: Path, most: float = math.inf) -> list[Clip]:
+    """A clip for every video below ``raw``, by name. Copies of a file come after it and are dropped.
+
+    Files of more than ``most`` GiB are not even read.
+    """
+    raw = raw.resolve()
     if not raw.is_dir():
         raise DataError(f"{raw} is no folder. Name the folder of your videos.")
     files = sorted(path for path in raw.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -56,17 +61,31 @@ def find_videos(raw: Path) -> list[Clip]:
     first: dict[str, Path] = {}
     clips = []
     for path in files:
-        sha1 = _sha1(path)
-        known = first.setdefault(sha1, path)
-        clip = _clip(raw, path, sha1)
+        clip = _found(raw, path, most)
+        known = first.setdefault(clip.source.sha1 or str(path), path)
         clips.append(clip if known is path else clip.leave("ingest", "same file", detail=str(known)))
     return clips
 
 
-def _clip(raw: Path, path: Path, sha1: str) -> Clip:
-    name = re.sub(r"[^\w-]+", "_", path.relative_to(raw).with_suffix("").as_posix()).strip("_")[:60] or "video"
+def _found(raw: Path, path: Path, most: float) -> Clip:
+    try:
+        size = path.stat().st_size / 2**30
+        if size > most:
+            return _clip(raw, path, "").leave("ingest", "large", size, most)
+        return _clip(raw, path, _sha1(path))
+    except OSError as error:  # no leave to read it, or a disk that fails
+        return Clip(_name(raw, path, ""), Source(str(path))).leave("ingest", "unreadable", detail=str(error))
+
+
+def _name(raw: Path, path: Path, sha1: str) -> str:
+    """An id that stays when other videos come, and can name a file: no dash or dot at its beginning."""
+    name = re.sub(r"[^\w-]+", "_", path.relative_to(raw).with_suffix("").as_posix()).strip("_-")[:60] or "video"
     place = hashlib.sha1(path.relative_to(raw).as_posix().encode()).hexdigest()[:4]
-    name = f"{name}-{sha1[:6]}{place}"
+    return f"{name}-{sha1[:6]}{place}"
+
+
+def _clip(raw: Path, path: Path, sha1: str) -> Clip:
+    name = _name(raw, path, sha1)
     try:
         told, side = read_sidecar(path)
     except DataError as error:  # one of a million must not stop the others
@@ -103,7 +122,7 @@ class Ingest:
     """Each video is decoded once, to its end, in a child process with limits."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(self, config: IngestConfig) -> None:
         self.config, self.resources = config, Resources()
@@ -122,5 +141,5 @@ class Ingest:
         if file.frames < config.frames:
             return [clip.leave(self.name, "single frame", file.frames, config.frames)]
         if file.seconds > config.hours * 3600:
-            return [clip.leave(self.name, "long", file.seconds, config.hours * 3600)]
+            return [clip.leave(self.name, "long", file.seconds, config.hours * 3600, metric="seconds")]
         return [clip]

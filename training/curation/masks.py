@@ -95,6 +95,12 @@ def _fault(scores: Mapping[str, float], config: MaskConfig) -> Drop | None:
     return None
 
 
+def crowded(mask: Pixels, boxes: Sequence[Box]) -> float:
+    """The greatest share of a mask that lies in one of ``boxes``."""
+    area = mask >= 128
+    return max((_share(inside(area, box), area) for box in boxes), default=0.0)
+
+
 def _share(part: Area, area: Area) -> float:
     return float(part.sum()) / max(float(area.sum()), 1.0)
 

@@ -19,7 +19,7 @@ from .pairs_file import Pairing
 from .plates import UNSEEN, backgrounds, plate_path
 from .pose import colours, pose_difference
 from .references import read_sight, reference_path
-from .stage import Place
+from .stage import Place, of_each
 from .variants import ChangeConfig, SceneConfig, before, changed, restored
 
 Kind = Literal["masked", "other_time", "cross_clip", "new_background", "changed", "inpainted"]
@@ -83,7 +83,7 @@ class Pairs:
     """All kept clips at once: who is who, then the pictures of every clip."""
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(
         self,
@@ -108,16 +108,22 @@ class Pairs:
         return self._make_inpainter() if self._make_inpainter else None
 
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
-        members = [self._member(n, clip, track, place) for n, clip in enumerate(clips) for track in _kept(clip)]
+        numbers = {clip.id: number for number, clip in enumerate(clips)}
+        read, faulty = of_each(
+            self.name, clips, lambda clip: [self._member(numbers[clip.id], clip, t, place) for t in _kept(clip)]
+        )
+        members = [member for _, own in read for member in own]
         crosses: dict[int, list[tuple[int, float]]] = {}
         for match in matches([member.known for member in members], self.config.identity, self.faces):
             crosses.setdefault(match.one, []).append((match.other, match.likeness))
             crosses.setdefault(match.other, []).append((match.one, match.likeness))
-        made: list[Clip] = []
-        for number, clip in enumerate(clips):
-            own = [place for place, member in enumerate(members) if member.clip == number]
-            made.append(self._clip(clip, own, members, crosses, clips, place))
-        return made
+
+        def paired(clip: Clip) -> Clip:
+            own = [row for row, member in enumerate(members) if member.clip == numbers[clip.id]]
+            return self._clip(clip, own, members, crosses, clips, place)
+
+        made, more = of_each(self.name, [clip for clip, _ in read], paired)
+        return [*(clip for _, clip in made), *faulty, *more]
 
     def _member(self, number: int, clip: Clip, track: Track, place: Place) -> Member:
         features = footage.read_features(place.out / track.features)
@@ -177,7 +183,9 @@ class Work:
             path = reference_path(self.clip, member.track, cut.sight)
             if len(unlike) >= self.config.unlike * len(member.cuts):
                 pose = min(_difference(c, cut) for c in unlike)
-                self._add(member, "other_time" if number else "masked", path, mask_path(path), 1.0, pose)
+                look = _unit_look(member, cut)
+                alike = max(float(_unit_look(member, other) @ look) for other in unlike)
+                self._add(member, "other_time" if number else "masked", path, mask_path(path), alike, pose)
             else:
                 self._changed(member, cut, path)
             self._restored(member, cut, path)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from kaleido_core.errors import ConfigError
 from training.data.record import Record
 
 from . import engine
@@ -43,7 +44,7 @@ class Engine(Protocol):
 def make_stages(config: CurationConfig) -> list[Stage]:
     """Models are named here and loaded by the workers that need them."""
     named = config.models
-    folder = Path(named.folder)
+    folder = Path(named.folder).resolve()  # workers may stand in another folder
     detector = partial(make.detector, named.detector, folder)
     segmenter = partial(make.segmenter, named.segmenter, folder)
     embedder = partial(make.embedder, named.embedder, folder)
@@ -80,9 +81,14 @@ def curate(
 
     ``prepare`` may choose among the videos that were found.
     """
+    if out.resolve().is_relative_to(raw.resolve()):
+        raise ConfigError(
+            f"{out} lies in {raw}: its clips would be taken for raw videos by the next run. Name a folder beside it."
+        )
     out.mkdir(parents=True, exist_ok=True)
     _write_settings(out, config)
-    clips = run(make_stages(config), prepare(find_videos(raw)), Place(out), workers, tell)
+    found = find_videos(raw, config.ingest.gibibytes)
+    clips = run(make_stages(config), prepare(found), Place(out), workers, tell)
     write_clips(out / "clips.jsonl", clips)
     records = export(out, clips, config.export)
     write_report(out, clips, read_pictures)

@@ -65,7 +65,8 @@ class Quality:
     def one(self, clip: Clip, place: Place) -> Sequence[Clip]:
         path, length = place.out / clip.video, clip.end - clip.start
         if length < self.config.seconds:
-            return [clip.measured(seconds=length).leave(self.name, "short", length, self.config.seconds)]
+            short = clip.measured(seconds=length)
+            return [short.leave(self.name, "short", length, self.config.seconds, metric="seconds")]
         frames = [*video.stream(path, FPS, fitting(clip))]
         if not frames:
             return [clip.leave(self.name, "unreadable", detail="no frame")]
@@ -74,7 +75,7 @@ class Quality:
             left = (1 - bars[0] - bars[2]) * (1 - bars[1] - bars[3])
             clip = clip.measured(bars=1 - left)
             if left < self.config.bars:
-                return [clip.leave(self.name, "bars", left, self.config.bars)]
+                return [clip.leave(self.name, "bars", 1 - left, 1 - self.config.bars, metric="bars")]
             clip = without_bars(clip, bars, place)
             frames = [inside(frame, bars) for frame in frames]
         return [self._judged(self._measured(clip, frames))]
@@ -102,27 +103,28 @@ class Quality:
 
     def _judged(self, clip: Clip) -> Clip:
         """Dropped for the first limit that is missed; the surest signs come first."""
-        for reason, metric, least, most in self._limits():
+        for reason, metric, least, most in limits(self.config):
             value = clip.metrics.get(metric)
             if value is not None and not least <= value <= most:
-                return clip.leave(self.name, reason, value, least if value < least else most)
+                return clip.leave(self.name, reason, value, least if value < least else most, metric=metric)
         return clip
 
-    def _limits(self) -> Sequence[tuple[str, str, float, float]]:
-        """Reason, metric, least and most."""
-        config, any_value = self.config, float("inf")
-        return (
-            ("small", "side", config.side, any_value),
-            ("dark", "luma", config.dark, any_value),
-            ("bright", "luma", 0.0, config.bright),
-            ("text", "text", 0.0, config.text),
-            ("blurry", "sharp", config.sharp, any_value),
-            ("still", "still", 0.0, config.still),
-            ("still", "motion", config.motion, any_value),
-            ("wild", "motion", 0.0, config.wild),
-            ("camera only", "free", config.free, any_value),
-            ("mark", "mark", 0.0, config.mark),
-        )
+
+def limits(config: QualityConfig) -> Sequence[tuple[str, str, float, float]]:
+    """Reason, metric, least and most, the surest signs first."""
+    any_value = float("inf")
+    return (
+        ("small", "side", config.side, any_value),
+        ("dark", "luma", config.dark, any_value),
+        ("bright", "luma", 0.0, config.bright),
+        ("text", "text", 0.0, config.text),
+        ("blurry", "sharp", config.sharp, any_value),
+        ("still", "still", 0.0, config.still),
+        ("still", "motion", config.motion, any_value),
+        ("wild", "motion", 0.0, config.wild),
+        ("camera only", "free", config.free, any_value),
+        ("mark", "mark", 0.0, config.mark),
+    )
 
 
 def fitting(clip: Clip) -> tuple[int, int]:

@@ -10,14 +10,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from pathlib import Path
 from typing import Any, cast
 
 from kaleido_core.errors import ConfigError
 from training.typed import build
 
 from .clip import Clip
-from .engine import Tell, check_faults, is_all, ordered, run_all, see, silent
+from .engine import Tell, check_faults, is_all, is_fault, ordered, run_all, see, silent
+from .hands import TRIES, forget, given_up, tries
+from .ledger import Entry, noted
 from .packages import load
 from .stage import EachStage, Place, Resources, Stage
 
@@ -26,8 +27,6 @@ logger = logging.getLogger("kaleido.curation.ray")
 Row = dict[str, Any]  # Ray Data's own: "clip" is a Clip as JSON, "stop" why the run cannot go on ("": it can)
 
 PACKAGE = "ray[data]"
-LETHAL = "ended its worker"
-TRIES = 3  # a clip that ended its worker this often is left out: it would end every other one
 
 
 def run(
@@ -36,17 +35,20 @@ def run(
     """What ``engine.run`` gives. Stages that see one clip at a time stream into one another; one that sees all waits
     for what comes before it. ``workers`` is the most actors that a stage gets."""
     place = Place(place.out.resolve())  # workers may stand in another folder
+    forget(place)
     for whole, group in groupby(stages, key=is_all):
         if whole:
             for stage in group:
                 going = [clip for clip in clips if clip.dropped is None]
                 gone = [clip for clip in clips if clip.dropped is not None]
-                clips = ordered([*run_all(stage, going, place), *gone])
+                with noted(place, Entry("ray", 1, (stage.name,))):
+                    clips = ordered([*run_all(stage, going, place), *gone])
                 tell(stage.name, len(going), len(going))
         else:
             each = [cast(EachStage, stage) for stage in group]
             _start([stage for stage in stages if not is_all(stage)])
-            clips = ordered(list(_streamed(each, clips, place, workers, tell)))
+            with noted(place, Entry("ray", workers, tuple(stage.name for stage in each))):
+                clips = ordered(list(_streamed(each, clips, place, workers, tell)))
     return list(clips)
 
 
@@ -96,7 +98,7 @@ def _streamed(
         tell(stages[-1].name, len(came), len(going))
     for stage in stages:
         failed = [clip for clip in came if clip.dropped and clip.dropped.stage == stage.name]
-        check_faults(stage.name, sum(_is_fault(clip) for clip in failed), len(came))
+        check_faults(stage.name, sum(map(is_fault, failed)), len(came))
     yield from came
 
 
@@ -134,28 +136,10 @@ class Worker:
 
 
 def tried(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
-    """``see``, unless it has ended its worker ``TRIES`` times; the count lies in a file, as the worker is gone."""
-    file = place.out / "state" / stage.name / f"{clip.id}.tries"
-    count = _count(file)
-    if count >= TRIES:
-        return [clip.leave(stage.name, LETHAL, count, TRIES, "out of memory, or a crash in a library")]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(count + 1), encoding="utf-8")
-    try:
-        return see(stage, clip, place)
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _is_fault(clip: Clip) -> bool:
-    return clip.dropped is not None and clip.dropped.reason in ("error", LETHAL)
-
-
-def _count(file: Path) -> int:
-    try:
-        return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
+    """``see``, unless it has ended its worker ``TRIES`` times in this run: Ray itself would try it for ever."""
+    if tries(stage, clip, place) >= TRIES:
+        return [given_up(stage, clip)]
+    return see(stage, clip, place)
 
 
 def _resources(stage: Stage) -> Resources:

@@ -34,6 +34,8 @@ class ReferencesConfig:
     away: float = 1.0  # seconds between two pictures of a track
     pose: float = 0.22  # difference between them
     pictures: int = 3  # of one track
+    stable: float = 0.94  # of the mask: a track is followed by worse ones than it is shown by
+    crowded: float = 1.0  # share of the mask inside another thing's box
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class References:
     """Choose, cut and write the pictures of every track; a track without any is refused, a clip without, dropped."""
 
     name: ClassVar[str] = "references"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(self, config: ReferencesConfig, resources: Resources | None = None) -> None:
         self.config = config
@@ -111,13 +113,19 @@ class References:
             ("blur", sharpness(*cut), config.sharp),
             ("dark", float(luma.mean()), config.light),
             ("flat", float(luma.std()), config.contrast),
+            ("unstable mask", sight.scores.get("stable", 1.0), config.stable),
             ("no face", sight.scores.get("face", 0.0) if is_person(track.label) else 1.0, config.face),
         )
         for reason, value, limit in floors:
             if value < limit:
                 return Drop(self.name, reason, value, limit, track.id)
-        if area(sight.box) > config.greatest * rows * columns:
-            return Drop(self.name, "large box", area(sight.box) / (rows * columns), config.greatest, track.id)
+        ceilings = (
+            ("large box", area(sight.box) / (rows * columns), config.greatest),
+            ("company", sight.scores.get("crowded", 0.0), config.crowded),
+        )
+        for reason, value, limit in ceilings:
+            if value > limit:
+                return Drop(self.name, reason, value, limit, track.id)
         return None
 
 

@@ -2,16 +2,18 @@
 
 import argparse
 import os
-import shutil
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from kaleido_core.errors import DataError
 
+from . import ledger
 from .clip import Clip
+from .own_folder import renew
 from .report_charts import cost_rows, funnel_rows, histogram, short
-from .report_numbers import Origin, costs, edges, funnel, kept, limits, origins, refusals, scores
+from .report_limits import limits
+from .report_numbers import Limit, Origin, costs, edges, funnel, kept, origins, refusals, scores
 from .report_page import Figure, Section, page, table
 from .report_sheets import ReadPictures, Sheets, read_alike
 
@@ -24,8 +26,7 @@ def write_report(out: Path, clips: Sequence[Clip], read_pictures: ReadPictures) 
     """``report.html`` in ``out``, its pictures in a folder beside it; what an earlier report left there goes."""
     if not clips:
         raise DataError(f"{out} holds no clips; there is nothing to report. Run the curation into it first.")
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
-    (out / FOLDER).mkdir()
+    renew(out / FOLDER)
     text = page(
         f"Curation of {out.resolve().name}", _subtitle(clips), _figures(clips), _sections(out, clips, read_pictures)
     )
@@ -58,9 +59,9 @@ def _figures(clips: Sequence[Clip]) -> list[Figure]:
 
 
 def _sections(out: Path, clips: Sequence[Clip], read_pictures: ReadPictures) -> list[Section]:
-    sheets = Sheets(out, FOLDER, read_pictures)
-    return [_funnel(clips), _scores(clips), _clips(clips, sheets), _pairs(clips, sheets), _edges(clips, sheets),
-            _times(clips), _sources(clips)]  # fmt: skip
+    sheets, known = Sheets(out, FOLDER, read_pictures), limits(out, clips)
+    return [_funnel(clips), _scores(clips, known), _clips(clips, sheets), _pairs(clips, sheets),
+            _edges(clips, known, sheets), _times(out, clips), _sources(clips)]  # fmt: skip
 
 
 def _funnel(clips: Sequence[Clip]) -> Section:
@@ -78,8 +79,8 @@ def _funnel(clips: Sequence[Clip]) -> Section:
     return Section("funnel", "Funnel", f"What each stage kept and why it dropped the rest. {KEY}", body)
 
 
-def _scores(clips: Sequence[Clip]) -> Section:
-    found = scores(clips, limits(clips))
+def _scores(clips: Sequence[Clip], known: Sequence[Limit]) -> Section:
+    found = scores(clips, known)
     drawn = "".join(histogram(score) for score in found if score.limits or score.varies)
     same = [f"{score.name} {short(score.values[0])}" for score in found if not (score.limits or score.varies)]
     body = f'<div class="grid">{drawn}</div>'
@@ -105,15 +106,27 @@ def _pairs(clips: Sequence[Clip], sheets: Sheets) -> Section:
     return Section("pairs", "Cross-pairs", note, f'<div class="pairs">{body}</div>')
 
 
-def _edges(clips: Sequence[Clip], sheets: Sheets) -> Section:
-    note = "For every threshold: the kept clips that nearly failed and the dropped ones that nearly passed."
-    body = "".join(sheets.edge(edge) for edge in edges(clips, limits(clips)))
+def _edges(clips: Sequence[Clip], known: Sequence[Limit], sheets: Sheets) -> Section:
+    note = "For every threshold that dropped a clip: what nearly failed and what nearly passed."
+    body = "".join(sheets.edge(edge) for edge in edges(clips, known))
     return Section("edges", "At the thresholds", note, body or "<p>No threshold dropped a clip.</p>")
 
 
-def _times(clips: Sequence[Clip]) -> Section:
+def _times(out: Path, clips: Sequence[Clip]) -> Section:
     body = table(("stage", "", "#seconds", "#clips", "#a clip", "#longest"), cost_rows(costs(clips)))
-    return Section("time", "Time", "Seconds of work in each stage, over all workers.", body)
+    done = "".join(map(_entry_row, ledger.read(out)))
+    if done:
+        heads = ("stages at once", "engine", "#workers", "#clips", "#seconds on the wall", "#clips a second")
+        body += f"<h3 style='margin-top:24px'>Throughput</h3>{table(heads, done)}"
+    note = "Seconds of work in each stage, over all workers; below, what all of them together did in real time."
+    return Section("time", "Time", note, body)
+
+
+def _entry_row(entry: ledger.Entry) -> str:
+    speed = f"{entry.clips / max(entry.seconds, 1e-3):.3g}"
+    numbers = (str(entry.workers), str(entry.clips), f"{entry.seconds:.1f}", speed)
+    cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+    return f'<tr><th scope="row">{escape(", ".join(entry.stages))}</th><td>{escape(entry.engine)}</td>{cells}</tr>'
 
 
 def _sources(clips: Sequence[Clip]) -> Section:

@@ -1,11 +1,10 @@
 """What the report counts: the funnel, scores beside their thresholds, times, sources and borderline cases."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .clip import Clip, Drop
+from .clip import Clip
 
 
 @dataclass(frozen=True)
@@ -127,22 +126,6 @@ def refusals(clips: Iterable[Clip]) -> tuple[Step, ...]:
     return tuple(Step(stage, sum(found.values()), dict(found.most_common())) for stage, found in by_stage.items())
 
 
-def limits(clips: Sequence[Clip]) -> tuple[Limit, ...]:
-    """The thresholds that drops name, each with the metric that holds the values they tell."""
-    drops: dict[tuple[str, str, float], list[tuple[Clip, Drop]]] = {}
-    for clip in clips:
-        if clip.dropped and math.isfinite(clip.dropped.threshold):
-            key = (clip.dropped.stage, clip.dropped.reason, clip.dropped.threshold)
-            drops.setdefault(key, []).append((clip, clip.dropped))
-    found: list[Limit] = []
-    for (stage, reason, threshold), cases in drops.items():
-        holders = Counter(name for clip, drop in cases for name, value in clip.metrics.items() if value == drop.value)
-        if holders:
-            above = sum(drop.value > threshold for _, drop in cases) * 2 > len(cases)
-            found.append(Limit(stage, reason, holders.most_common(1)[0][0], threshold, above))
-    return tuple(found)
-
-
 def scores(clips: Sequence[Clip], known: Sequence[Limit]) -> tuple[Score, ...]:
     """Every metric, with the thresholds ``known`` for it."""
     values: dict[str, tuple[list[float], list[float]]] = {}
@@ -157,8 +140,9 @@ def scores(clips: Sequence[Clip], known: Sequence[Limit]) -> tuple[Score, ...]:
 
 
 def edges(clips: Sequence[Clip], known: Sequence[Limit], count: int = 4) -> tuple[Edge, ...]:
-    """For each threshold the clips that nearly failed, and those that nearly passed."""
-    return tuple(_edge(clips, limit, count) for limit in known)
+    """For each threshold that dropped a clip: the clips that nearly failed, and those that nearly passed."""
+    made = (_edge(clips, limit, count) for limit in known)
+    return tuple(edge for edge in made if edge.best_dropped)
 
 
 def _edge(clips: Sequence[Clip], limit: Limit, count: int) -> Edge:
@@ -168,7 +152,8 @@ def _edge(clips: Sequence[Clip], limit: Limit, count: int) -> Edge:
     dropped = [
         (clip, clip.dropped.value)
         for clip in clips
-        if clip.dropped and (clip.dropped.stage, clip.dropped.reason) == (limit.stage, limit.reason)
+        if (drop := clip.dropped)
+        and (drop.stage, drop.reason, drop.metric) == (limit.stage, limit.reason, limit.metric)
     ]
     passed = [(clip, clip.metrics[limit.metric]) for clip in kept(clips) if limit.metric in clip.metrics]
     return Edge(limit, nearest(passed), nearest(dropped))

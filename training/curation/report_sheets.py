@@ -1,5 +1,6 @@
 """The report's pictures: frames of clips and the references beside them, as small JPEG files of its own."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from kaleido_core.errors import KaleidoError
+from kaleido_core.errors import DataError, KaleidoError
 from training.data.record import Picture
 
 from . import pairs_file
@@ -82,19 +83,19 @@ class Sheets:
         words += [f"{alike.likeness:.2f}"] if alike and alike.likeness else []
         words += [{"accept": "✓ accepted", "reject": "✗ rejected"}[picture.review]] if picture.review else []
         label = f"{picture.label or picture.subject}"
-        shown = self._thumbnail(_name(clip.id, picture.path), lambda: as_trained(self.out, picture))
+        shown = self._thumbnail(f"{clip.id} {picture.path}", lambda: as_trained(self.out, picture))
         caption = f"{escape(label)}<br><small>{escape(' · '.join(words))}</small>"
         return f'<figure class="{escape(picture.review)}">{shown}<figcaption>{caption}</figcaption></figure>'
 
     def frames(self, clip: Clip, moments: Sequence[float]) -> str:
         """Pictures at these shares of the clip's time; decoded once for all."""
-        path, start = film(self.out, clip)
-        times = [start + moment * (clip.end - clip.start) for moment in moments]
         try:
+            path, start = film(self.out, clip)
+            times = [start + moment * (clip.end - clip.start) for moment in moments]
             pictures = self.read_pictures(path, times)
         except (KaleidoError, OSError):
             return '<p class="absent">cannot be shown</p>'
-        names = [f"{clip.id}-{round(100 * moment):02d}.jpg" for moment in moments]
+        names = [f"{clip.id} {round(100 * moment):02d}" for moment in moments]
         return "".join(self._thumbnail(name, lambda p=p: p) for name, p in zip(names, pictures, strict=False))
 
     def _cases(self, cases: Sequence[tuple[Clip, float]]) -> str:
@@ -105,10 +106,11 @@ class Sheets:
         )
         return "".join(shown) or '<p class="absent">none</p>'
 
-    def _thumbnail(self, name: str, picture: Callable[[], Pixels]) -> str:
+    def _thumbnail(self, of: str, picture: Callable[[], Pixels]) -> str:
+        name = f"{hashlib.sha1(of.encode()).hexdigest()[:20]}.jpg"  # an id may be long, or lead out of the folder
         try:
             image = Image.fromarray(picture())
-        except OSError:
+        except (DataError, OSError):
             return '<p class="absent">missing</p>'
         wide = max(round(image.width * TALL / image.height), 1)
         image.resize((wide, TALL), Image.Resampling.LANCZOS).save(self.out / self.folder / name, quality=82)
@@ -117,27 +119,31 @@ class Sheets:
 
 def film(out: Path, clip: Clip) -> tuple[Path, float]:
     """The file that shows the clip, and the second at which it begins there."""
-    return (out / clip.video, 0.0) if clip.video else (Path(clip.source.path), clip.start)
+    return (inside(out, clip.video), 0.0) if clip.video else (Path(clip.source.path), clip.start)
+
+
+def inside(out: Path, path: str) -> Path:
+    """A manifest can name any file of the machine; only those of the output folder are shown."""
+    file = (out / path).resolve()
+    if not file.is_relative_to(out.resolve()):
+        raise DataError(f"{path} lies outside {out}; only what curation wrote there is shown. Correct the path.")
+    return file
 
 
 def as_trained(out: Path, picture: Picture) -> Pixels:
     """The picture as the cache reads it: white around its mask."""
-    with Image.open(out / picture.path) as image:
+    with Image.open(inside(out, picture.path)) as image:
         pixels = image.convert("RGB")
     if picture.mask is not None:
-        with Image.open(out / picture.mask) as image:
+        with Image.open(inside(out, picture.mask)) as image:
             pixels = Image.composite(pixels, Image.new("RGB", pixels.size, "white"), image.convert("L"))
     return np.asarray(pixels)
 
 
 def read_alike(out: Path, clip: Clip) -> dict[str, Pairing]:
     """What ``pairs`` wrote of the clip's pictures, by their paths."""
-    return {pairing.path: pairing for pairing in pairs_file.read(out / pairs_file.path(clip))}
+    return {pairing.path: pairing for pairing in pairs_file.read(inside(out, pairs_file.path(clip)))}
 
 
 def _facts(clip: Clip) -> str:
     return f"{clip.width} x {clip.height} · {clip.end - clip.start:.1f} s · {escape(Path(clip.source.path).name)}"
-
-
-def _name(clip: str, path: str) -> str:
-    return f"{clip}-{path.removesuffix('.png').replace('/', '-')}.jpg"

@@ -20,7 +20,7 @@ from kaleido_core.errors import ConfigError, DataError
 from training.data.record import Picture, Record, Review
 from training.typed import build
 
-from .report_sheets import KINDS, as_trained
+from .report_sheets import KINDS, as_trained, inside
 from .review_decisions import decided, read_decisions, read_plain, save
 from .review_page import Item, page, policy
 
@@ -43,8 +43,7 @@ class Reviewing:
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
-        self._decisions = read_decisions(self.out)
-        self._records = list(decided(read_plain(self.out), self._decisions))
+        self._records = list(decided(read_plain(self.out), read_decisions(self.out)))
         self._pairs = [(n, m) for n, record in enumerate(self._records) for m in range(len(record.references))]
         self._lock = threading.Lock()
         if not self._pairs:
@@ -68,28 +67,20 @@ class Reviewing:
             record = self._records[number]
             pictures = list(record.references)
             pictures[which] = replace(pictures[which], review=verdict.review)
-            self._decisions[record.id, pictures[which].path] = verdict.review
             self._records[number] = replace(record, references=tuple(pictures))
-            save(self.out, self._records, self._decisions)
+            # Read anew: a run of curation or another review may have written since this page was opened.
+            decisions = read_decisions(self.out) | {(record.id, pictures[which].path): verdict.review}
+            save(self.out, decided(read_plain(self.out), decisions), decisions)
 
     def video(self, place: int) -> bytes:
-        return self._inside(self.pair(place)[0].video).read_bytes()
+        return inside(self.out, self.pair(place)[0].video).read_bytes()
 
     def picture(self, place: int) -> bytes:
         """A PNG of the picture as training sees it."""
         picture = self.pair(place)[1]
-        for path in filter(None, (picture.path, picture.mask)):
-            self._inside(path)
         content = io.BytesIO()
         Image.fromarray(as_trained(self.out, picture)).save(content, "PNG")
         return content.getvalue()
-
-    def _inside(self, path: str) -> Path:
-        """A manifest can name any file of the machine; only those of the output folder are shown."""
-        file = (self.out / path).resolve()
-        if not file.is_relative_to(self.out):
-            raise DataError(f"{path} lies outside {self.out}; only what curation wrote there is shown.")
-        return file
 
 
 def _item(record: Record, picture: Picture) -> Item:
@@ -178,10 +169,9 @@ class Handler(BaseHTTPRequestHandler):
         """The bytes a player asks for; without ranges some do not play at all."""
         asked = re.fullmatch(r"bytes=([0-9]{1,15})-([0-9]{0,15})", self.headers.get("Range", ""))
         size = len(whole.content)
-        if not asked or int(asked[1]) >= size:
+        if not asked or int(asked[1]) > (last := min(int(asked[2] or size), size - 1)):
             return whole
         first = int(asked[1])
-        last = min(int(asked[2] or size), size - 1)
         told = (("Content-Range", f"bytes {first}-{last}/{size}"), ("Accept-Ranges", "bytes"))
         return Answer(206, whole.kind, whole.content[first : last + 1], told)
 

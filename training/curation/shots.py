@@ -35,7 +35,7 @@ class Shots:
     """Cuts are found by PySceneDetect's adaptive detector; a long shot becomes several clips."""
 
     name: ClassVar[str] = "shots"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(self, config: ShotsConfig) -> None:
         self.config, self.resources = config, Resources()
@@ -45,7 +45,8 @@ class Shots:
         pieces = split([0.0, *cuts, clip.end], clip.end, self.config)
         if not pieces:
             longest = float(np.diff([0.0, *cuts, clip.end]).max())
-            return [clip.measured(shots=len(cuts) + 1).leave(self.name, "short", longest, self.config.least)]
+            clip = clip.measured(shots=len(cuts) + 1, seconds=longest)
+            return [clip.leave(self.name, "short", longest, self.config.least, metric="seconds")]
         return [self._cut(clip, number, *piece, place) for number, piece in enumerate(pieces)]
 
     def _cut(self, clip: Clip, number: int, start: float, end: float, place: Place) -> Clip:

@@ -1,11 +1,17 @@
 """What a stage is: a named, versioned function from clips to clips, and how it is run over many."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
+
+from kaleido_core.errors import ConfigError, DataError
 
 from .clip import Clip
+
+logger = logging.getLogger("kaleido.curation")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,24 @@ class AllStage(Protocol):
 
 
 Stage = EachStage | AllStage
+
+
+def failed(stage: str, clip: Clip, error: Exception) -> Clip:
+    """Dropped: its file cannot be read, or the stage failed on it."""
+    logger.warning("%s: %s fails: %s", clip.id, stage, error)
+    fault = "unreadable" if isinstance(error, DataError) else "error"
+    return clip.leave(stage, fault, detail=f"{type(error).__name__}: {error}")
+
+
+def of_each(stage: str, clips: Sequence[Clip], work: Callable[[Clip], T]) -> tuple[list[tuple[Clip, T]], list[Clip]]:
+    """What ``work`` gives, clip by clip, and the clips on which it failed: one must not stop a million others."""
+    made: list[tuple[Clip, T]] = []
+    faulty: list[Clip] = []
+    for clip in clips:
+        try:
+            made.append((clip, work(clip)))
+        except ConfigError:
+            raise  # a missing package or model is no fault of the clip
+        except Exception as error:  # whatever OpenCV, numpy or a model raises
+            faulty.append(failed(stage, clip, error))
+    return made, faulty

@@ -16,6 +16,7 @@ from .masks import MaskConfig, box_of, largest, sharpness
 from .models.kinds import Detector, Embedder, FaceModel, Found, ImageText, Pixels, Segmenter
 from .naming import NamingConfig, label_of, named_by_caption
 from .pose import colours, same_colours
+from .scene import Scene
 from .stage import Place, Resources
 from .tracking import Spot, TrackingConfig, join, link, meet, vote
 
@@ -46,22 +47,6 @@ class SubjectsConfig:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The frames of a clip with all that was found in each, and the chains of spots that are one thing."""
-
-    times: Sequence[float]
-    pictures: Sequence[Pixels]
-    spots: Sequence[Sequence[Spot]]
-    chains: Sequence[tuple[Spot, ...]]
-    lasting: frozenset[int]  # ids of the spots of all long chains, also of refused ones
-
-    def rivals(self, spot: Spot) -> list[Spot]:
-        """What else is there: things that last, and what overlaps without being a part of the thing or around it."""
-        others = [other for other in self.spots[spot.frame] if other is not spot]
-        return [other for other in others if id(other) in self.lasting or not is_part(spot.box, other.box)]
-
-
-@dataclass(frozen=True)
 class Instance:
     """A chain with its clean sights."""
 
@@ -73,7 +58,7 @@ class Subjects:
     """Detect, ground by the caption's words, track, segment, check the class. A clip without a subject is dropped."""
 
     name: ClassVar[str] = "subjects"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(
         self,
@@ -171,8 +156,8 @@ class Subjects:
             else:
                 kept.append(chain)
         kept.sort(key=_weight, reverse=True)
-        lasting = frozenset(id(spot) for chain in joined if len(chain) >= config.tracking.sights for spot in chain)
-        return Scene(times, pictures, spots, kept[: config.tracks], lasting), refused
+        long = [chain for chain in joined if len(chain) >= config.tracking.sights]
+        return Scene(times, pictures, spots, kept[: config.tracks], long), refused
 
     def _spot(self, number: int, item: Found, picture: Pixels) -> Spot:
         """With its look, where it may become a subject: only those are followed."""
@@ -229,7 +214,7 @@ class Subjects:
         for part in np.array_split(np.arange(len(fit)), min(self.config.masks, len(fit))):
             stretch = sorted((fit[n] for n in part), key=lambda spot: -_sharp(spot, scene.pictures[spot.frame]))
             for spot in stretch[: self.config.tries]:
-                made = cutter.cut(scene.pictures[spot.frame], spot, scene.rivals(spot))
+                made = cutter.cut(scene.pictures[spot.frame], spot, scene.rivals(spot), scene.company(spot))
                 if isinstance(made, Look):
                     looks.append(made)
                     break

@@ -24,7 +24,9 @@ MEMORY = 4 * 2**30  # bytes that a decoder may ask for
 PATIENCE = 120.0  # seconds that any call may take, and
 PATIENCE_A_SECOND = 8.0  # more for each second of video
 # Each begins where ffmpeg begins a line: a film's title may say anything.
-_OUTPUT = re.compile(r"^Output #0,.*?^  Stream #0:0\S*: Video: wrapped_avframe.*?, (\d+)x(\d+)", re.DOTALL | re.MULTILINE)
+_OUTPUT = re.compile(
+    r"^Output #0,.*?^  Stream #0:0\S*: Video: wrapped_avframe.*?, (\d+)x(\d+)", re.DOTALL | re.MULTILINE
+)
 _RATE = re.compile(r"^  Stream #0:\d.*?Video: .*?, ([\d.]+)(k?) (?:fps|tbr)", re.MULTILINE)
 _COUNT = re.compile(r"^frame=\s*(\d+) .*?time=(\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
 _UPRIGHT = "scale=round(iw*sar):ih,setsar=1"  # pixels of a DVD are no squares; nothing is done where they are

@@ -15,10 +15,11 @@ from typing import ClassVar
 import pytest
 
 from kaleido_core.errors import ConfigError, DataError
-from training.curation import engine
+from training.curation import engine, ledger
 from training.curation.clip import Clip
 from training.curation.clips_file import read_clips
-from training.curation.stage import Place, Resources
+from training.curation.hands import LETHAL, TRIES
+from training.curation.stage import Place, Resources, of_each
 from training.data.record import Source
 
 from .killed_run import CLIPS, Odd, Part, Pause, clips, stages
@@ -185,9 +186,51 @@ def test_what_is_missing_stops_a_run_at_once(out: Path, workers: int):
         run_with(out, ["", "config"], workers=workers)
 
 
-def test_a_worker_that_is_ended_from_outside_is_an_error_that_says_what_to_do(out: Path):
-    with pytest.raises(DataError, match=r"worker of stage fails.*fewer --workers"):
-        run_with(out, ["kill"], workers=2)
+def test_a_clip_that_ends_its_worker_is_left_out_alone_and_its_neighbours_stay(out: Path):
+    made = run_with(out, ["", "kill"], count=6, workers=2)
+    lost = made.pop(1).dropped
+    assert (
+        lost and (lost.stage, lost.reason, lost.value) == ("fails", LETHAL, TRIES) and "fewer --workers" in lost.detail
+    )
+    assert not any(clip.dropped for clip in made)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_clip_that_was_in_hand_when_a_run_ended_cannot_end_the_next_one(out: Path):
+    state = out / "state/fails"
+    state.mkdir(parents=True)
+    (state / "000.tries").write_text("7")
+    (state / "001.tries").write_text("7")  # that run was killed from outside: it is not to blame
+    made = run_with(out, ["kill"], count=4, workers=1)
+    assert [clip.dropped.reason if clip.dropped else "" for clip in made] == [LETHAL, "", "", ""]
+    assert not (state / "001.tries").exists()
+
+
+def test_a_stage_that_sees_all_clips_loses_only_those_it_fails_on():
+    def work(clip: Clip) -> int:
+        return {"a": 1, "c": 3}[clip.id]
+
+    made, faulty = of_each("rank", [Clip(name, Source()) for name in "abc"], work)
+    assert [number for _, number in made] == [1, 3]
+    assert [(clip.id, clip.dropped.reason) for clip in faulty if clip.dropped] == [("b", "error")]
+
+
+def test_settings_of_a_stage_are_a_part_of_the_keys_of_all_later_ones(out: Path):
+    engine.run([Part(Pause(0)), Odd(Pause(0))], clips(), Place(out))
+    asked = len(calls(out))
+    engine.run([Part(Pause(0.001)), Odd(Pause(0))], clips(), Place(out))
+    assert len(calls(out)) == 2 * asked
+
+
+def test_what_stages_took_on_the_wall_is_noted_once_for_work_that_was_done(out: Path):
+    for _ in range(2):
+        engine.run(stages(0), clips(), Place(out))
+    found = {entry.stages: (entry.engine, entry.workers, entry.clips) for entry in ledger.read(out)}
+    assert found == {
+        ("part",): ("local", 1, CLIPS),
+        ("odd",): ("local", 1, CLIPS * 3),
+        ("count",): ("local", 1, CLIPS * 3 * 3 // 4),
+    }
 
 
 def test_another_model_is_work_to_be_done_and_another_folder_of_models_is_not(out: Path):

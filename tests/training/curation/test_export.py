@@ -9,6 +9,7 @@ from PIL import Image
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
+from kaleido_core.errors import DataError
 from training.curation.clip import Clip
 from training.curation.export import ExportConfig, export
 from training.curation.review_decisions import save
@@ -72,6 +73,14 @@ def test_what_a_person_decided_is_in_the_manifest_of_the_next_run(tmp_path: Path
     first, _ = export(tmp_path, clips, ExportConfig())
     assert [shown.review for shown in first.references] == ["", "", "reject"]
     assert not (tmp_path / "official/references/0/ref2.png").exists()
+
+
+def test_a_folder_of_that_name_with_files_of_its_own_is_left_alone(tmp_path: Path, clips: list[Clip]):
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official/mine.txt").touch()
+    with pytest.raises(DataError, match="was not made by curation"):
+        export(tmp_path, clips, ExportConfig())
+    assert (tmp_path / "official/mine.txt").exists()
 
 
 def test_no_official_folders_when_none_are_asked_for(tmp_path: Path, clips: list[Clip]):

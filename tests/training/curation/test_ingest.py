@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from kaleido_core.errors import DataError
-from training.curation import engine
+from training.curation import engine, ingest
 from training.curation.clip import Clip, Drop
 from training.curation.ingest import Ingest, IngestConfig, find_videos
 from training.curation.stage import Place
+from training.data.record import Record
 
 from .films import ffmpeg, make
 
@@ -51,6 +52,29 @@ def test_a_name_of_any_signs_gives_an_id_that_can_name_a_file(raw: Path):
     (raw / " -ü $(x); 'a' 100%.mp4").write_bytes(b"1")
     (clip,) = find_videos(raw)
     assert not set(clip.id) & set(" $();'%/.")
+    assert Record(clip.id, "a.mp4", "")  # which refuses a dash at the beginning
+
+
+def test_a_video_that_cannot_be_read_is_dropped_and_a_huge_one_is_never_hashed(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path) -> str:
+        if path.name == "closed.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        assert path.name == "good.mp4"
+        return "0" * 40
+
+    monkeypatch.setattr(ingest, "_sha1", refuse)
+    for name, size in (("closed.mp4", 9), ("good.mp4", 9), ("huge.mp4", 4000)):
+        (raw / name).write_bytes(bytes(size))
+    clips = find_videos(raw, most=1000 / 2**30)
+    assert [reason(clip) for clip in clips] == ["unreadable", "", "large"]
+
+
+def test_paths_are_whole_for_workers_that_stand_elsewhere(raw: Path, monkeypatch: pytest.MonkeyPatch):
+    (raw / "a.mp4").write_bytes(b"a")
+    monkeypatch.chdir(raw.parent)
+    assert find_videos(Path("raw"))[0].source.path == str(raw / "a.mp4")
 
 
 def test_copies_of_a_file_are_dropped_with_the_name_of_the_first(raw: Path, tmp_path: Path):

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 pytest.importorskip("scenedetect", reason="scenedetect-headless is not installed")
 
+from kaleido_core.errors import ConfigError
 from training.curation import __main__ as command
-from training.curation import pipeline
+from training.curation import pairs_file, pipeline
 from training.curation.clips_file import read_clips
 from training.curation.config import CurationConfig, ModelsConfig
 from training.curation.models.kinds import Pixels
@@ -137,6 +138,25 @@ def test_nothing_is_written_outside_of_the_output_folder(raw: Path, out: Path):
         ["broken.mp4", "copy.mp4", "dark.mp4", "two_shots.json", "two_shots.mp4"]
     )
     assert not list(out.rglob("*.part*"))
+
+
+def test_an_output_folder_among_the_raw_videos_is_refused(raw: Path):
+    with pytest.raises(ConfigError, match="Name a folder beside it"):
+        pipeline.curate(raw, raw / "out", SMALL)
+    assert not (raw / "out").exists()
+
+
+def test_a_record_tells_who_captioned_and_which_models_and_settings_each_stage_had(out: Path):
+    (first, *_) = read_records(out / "manifest.jsonl")
+    assert first.stages["subjects"].split()[2:] == ["nanodet", "u2netp", "efficientnet"]
+    assert len(set(first.stages.values())) == len(first.stages) == 10
+    assert first.stages["captions"].endswith("caption by sidecar")
+
+
+def test_pictures_of_the_clip_itself_are_told_with_the_likeness_that_was_measured(out: Path):
+    told = [p for clip in read_clips(out / "clips.jsonl") for p in pairs_file.read(out / pairs_file.path(clip))]
+    own = [pairing.likeness for pairing in told if pairing.kind in ("masked", "other_time")]
+    assert own and all(0.5 < likeness <= 1.0001 and likeness != 1.0 for likeness in own)
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -140,7 +140,8 @@ def test_a_clip_of_which_little_is_left_without_bars_is_dropped(tmp_path: Path):
     for picture in pictures:
         picture[:, :40] = picture[:, -40:] = 0
     made = judge(tmp_path, pictures)
-    assert made.dropped and (made.dropped.reason, made.dropped.threshold) == ("bars", 0.6)
+    assert made.dropped and (made.dropped.reason, made.dropped.threshold) == ("bars", 0.4)
+    assert made.dropped.value == made.metrics["bars"]
 
 
 def test_cutting_bars_off_again_gives_the_same_clip(tmp_path: Path):

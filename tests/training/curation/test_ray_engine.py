@@ -11,7 +11,8 @@ import pytest
 from kaleido_core.errors import ConfigError
 from training.curation import engine, ray_engine
 from training.curation.clip import Clip
-from training.curation.ray_engine import LETHAL, TRIES, from_row, to_row, tried
+from training.curation.hands import LETHAL, TRIES
+from training.curation.ray_engine import from_row, to_row, tried
 from training.curation.stage import Place, Resources
 from training.data.record import Source
 
@@ -125,6 +126,14 @@ def test_a_missing_package_stops_the_run_with_its_own_words(ray: Any, tmp_path: 
 def test_a_clip_is_the_same_after_its_way_through_ray():
     clip = CLIPS[0].measured(x=0.1).leave("quality", "dark", 1.0, 2.0)
     assert from_row(to_row(clip)) == clip
+
+
+def test_deaths_of_earlier_runs_do_not_count(ray: Any, tmp_path: Path):
+    for clip in CLIPS:
+        file = tmp_path / "state" / "halve" / f"{clip.id}.tries"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(TRIES))
+    assert on_ray(tmp_path) == local(tmp_path / "local")
 
 
 def test_a_success_forgets_earlier_deaths(tmp_path: Path):

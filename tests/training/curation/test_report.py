@@ -1,8 +1,9 @@
 """The report on a run: what it counts is right, and the page is whole and needs nothing else."""
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,12 @@ from PIL import Image
 
 from kaleido_core.errors import DataError
 from training.curation.clip import Clip, Drop
+from training.curation.config import CurationConfig
 from training.curation.models.kinds import Pixels
 from training.curation.report import write_report
 from training.curation.report_charts import histogram, short
-from training.curation.report_numbers import (
-    Score,
-    costs,
-    edges,
-    funnel,
-    limits,
-    origins,
-    refusals,
-    scores,
-    stage_order,
-)
+from training.curation.report_limits import limits
+from training.curation.report_numbers import Score, costs, edges, funnel, origins, refusals, scores, stage_order
 from training.data.record import Picture, Source
 
 STAGES = {"ingest": "1", "quality": "2", "pairs": "1"}
@@ -37,7 +30,7 @@ def clip(name: str, luma: float, **changes: object) -> Clip:
 
 
 def dark(name: str, luma: float) -> Clip:
-    return clip(name, luma, stages={"ingest": "1"}).leave("quality", "dark", luma, 25.0)
+    return clip(name, luma, stages={"ingest": "1"}).leave("quality", "dark", luma, 25.0, metric="luma")
 
 
 BRIGHT, DIM, DARK, DARKER = clip("a", 120.0), clip("b", 27.0), dark("c", 24.0), dark("d", 3.0)
@@ -58,26 +51,42 @@ def test_what_a_stage_keeps_is_what_enters_the_next_one():
     assert steps[1].reasons == {"dark": 2}
 
 
-def test_a_threshold_is_found_with_its_metric_and_the_side_that_is_dropped():
-    (limit,) = limits(ALL)
+def test_a_threshold_is_found_with_its_metric_and_the_side_that_is_dropped(tmp_path: Path):
+    (limit,) = limits(tmp_path, ALL)
     assert (limit.metric, limit.value, limit.above) == ("luma", 25.0, False)
-    (loud,) = limits([clip("x", 250.0).leave("quality", "bright", 250.0, 240.0)])
+    (loud,) = limits(tmp_path, [clip("x", 250.0).leave("quality", "bright", 250.0, 240.0, metric="luma")])
     assert loud.above
 
 
-def test_the_borderline_cases_are_the_nearest_to_the_threshold_on_both_sides():
-    (edge,) = edges(ALL, limits(ALL), count=1)
+def test_a_drop_that_names_no_metric_is_no_threshold_of_one(tmp_path: Path):
+    still = clip("x", 0.0).leave("subjects", "no subject", 0.0, 1.0)
+    assert limits(tmp_path, [still]) == ()
+
+
+def test_thresholds_of_the_settings_are_drawn_also_when_they_dropped_nothing_and_are_no_borderline(tmp_path: Path):
+    (tmp_path / "settings.json").write_text(json.dumps(asdict(CurationConfig())))
+    known = limits(tmp_path, [BRIGHT, DIM])
+    assert {(limit.reason, limit.above) for limit in known if limit.metric == "luma"} == {
+        ("dark", False),
+        ("bright", True),
+    }
+    assert "dark: &lt; 25" in histogram(scores([BRIGHT, DIM], known)[0])
+    assert edges([BRIGHT, DIM], known) == ()
+
+
+def test_the_borderline_cases_are_the_nearest_to_the_threshold_on_both_sides(tmp_path: Path):
+    (edge,) = edges(ALL, limits(tmp_path, ALL), count=1)
     assert edge.worst_kept == ((DIM, 27.0),)
     assert edge.best_dropped == ((DARK, 24.0),)
 
 
-def test_scores_tell_kept_from_dropped():
-    (score,) = scores(ALL, limits(ALL))
+def test_scores_tell_kept_from_dropped(tmp_path: Path):
+    (score,) = scores(ALL, limits(tmp_path, ALL))
     assert (sorted(score.kept), sorted(score.dropped)) == ([27.0, 120.0], [3.0, 24.0])
 
 
-def test_a_histogram_stands_for_every_value_and_shows_the_threshold():
-    drawn = histogram(scores(ALL, limits(ALL))[0])
+def test_a_histogram_stands_for_every_value_and_shows_the_threshold(tmp_path: Path):
+    drawn = histogram(scores(ALL, limits(tmp_path, ALL))[0])
     assert "dark: &lt; 25" in drawn
     assert drawn.count('class="kept"') == drawn.count('class="dropped"') == 2
 
@@ -123,6 +132,35 @@ def test_a_clip_that_cannot_be_read_is_named_and_the_page_still_written(tmp_path
         raise DataError("no picture")
 
     assert "cannot be shown" in write_report(tmp_path, [BRIGHT], broken).read_text()
+
+
+def test_ids_and_paths_that_lead_out_of_the_folder_show_and_write_nothing_there(tmp_path: Path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    reference = Picture("../secret.png", "t0", "cat", kind="masked")
+    odd = replace(clip("../../x", 100.0), references=(reference,), video="../secret.mp4")
+    with pytest.raises(DataError, match="lies outside"):
+        write_report(out, [odd], grey)
+    odd = replace(odd, id="y" * 190)
+    page = write_report(out, [odd], grey).read_text()
+    assert "missing" in page and "cannot be shown" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "secret.png"]
+
+
+def test_a_folder_that_someone_else_made_is_not_emptied(tmp_path: Path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "mine.txt").touch()
+    with pytest.raises(DataError, match="was not made by curation"):
+        write_report(tmp_path, ALL, grey)
+    assert (tmp_path / "report" / "mine.txt").exists()
+
+
+def test_throughput_names_engine_and_workers(tmp_path: Path):
+    entry = {"engine": "ray", "workers": 3, "stages": ["subjects"], "clips": 8, "seconds": 2.0}
+    (tmp_path / "runs.jsonl").write_text(2 * (json.dumps(entry) + "\n"))
+    page = write_report(tmp_path, ALL, grey).read_text()
+    assert re.search(r'subjects</th><td>ray</td><td class="number">3</td><td class="number">16</td>.*?>4</td>', page)
 
 
 def test_two_reports_of_one_run_are_the_same(tmp_path: Path):

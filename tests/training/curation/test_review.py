@@ -75,6 +75,16 @@ def test_a_new_run_of_curation_keeps_what_was_decided(out: Path):
     assert Reviewing(out).items()[0].review == "accept"
 
 
+def test_a_key_press_keeps_what_was_written_since_the_page_was_opened(out: Path):
+    reviewing = Reviewing(out)
+    Reviewing(out).decide(Verdict(1, "reject"))
+    write_manifest(out / "manifest.jsonl", [*read_plain(out), Record("three", "videos/3.mp4", "New.")])
+    reviewing.decide(Verdict(0, "accept"))
+    assert [record.id for record in read_plain(out)] == ["one", "two", "three"]
+    assert read_decisions(out) == {("one", "a.png"): "accept", ("one", "b.png"): "reject"}
+    assert [picture.review for picture in read_plain(out)[0].references] == ["accept", "reject"]
+
+
 def test_what_was_undone_stays_undone_after_a_new_run(out: Path):
     reviewing = Reviewing(out)
     reviewing.decide(Verdict(0, "accept"))
@@ -105,6 +115,8 @@ def test_the_page_shows_pairs_and_a_caption_cannot_break_out_of_it(server: Serve
 def test_a_player_gets_the_bytes_it_asks_for(server: Server):
     assert asked(server, "/clip/0", Range="bytes=10-19") == (206, bytes(range(10, 20)))
     assert asked(server, "/clip/0", Range="bytes=95-") == (206, bytes(range(95, 100)))
+    for senseless in ("bytes=10-5", "bytes=100-", "bytes=-5", "lines=1-2"):
+        assert asked(server, "/clip/0", Range=senseless) == (200, bytes(range(100)))
 
 
 @pytest.mark.parametrize(

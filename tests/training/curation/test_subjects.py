@@ -1,15 +1,21 @@
 """From frames to tracks with clean masks, on sprites whose truth is known."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation import footage
+from training.curation.cutting import Look
 from training.curation.masks import overlap_of
-from training.curation.models.kinds import Face, Found
+from training.curation.models.kinds import Face, Found, Pixels
+from training.curation.naming import NamingConfig, label_of
 from training.curation.stage import Place
 from training.curation.subjects import Subjects, SubjectsConfig
+from training.curation.tracking import Spot
 
 from .world import ColourEmbedder, ColourSegmenter, Film, PlantedDetector, PlantedFaces, Sprite, background, clip_of
 
@@ -61,14 +67,34 @@ def test_subjects_that_touch_are_left_out_of_each_others_masks_or_dropped(tmp_pa
 
 
 def test_a_doubtful_label_is_neutral_and_a_captions_word_is_kept(tmp_path, monkeypatch):
-    from dataclasses import replace
-
     paths = [(RED, lambda n: (100 + 4 * n, 120))]
     made = run(tmp_path, monkeypatch, *planted(paths, label="dog", score=0.5))
     assert [(t.label, t.label_source) for t in made.tracks] == [("subject", "detector")]
     named = replace(clip_of("a"), words=("red ball",), caption="A red ball.", caption_source="sidecar")
     made = run(tmp_path, monkeypatch, *planted(paths, label="red ball", score=0.5), clip=named)
     assert [(t.label, t.label_source) for t in made.tracks] == [("red ball", "caption")]
+
+
+class Denies:
+    """An image-text model that believes in nothing, or in all."""
+
+    def __init__(self, fit: float) -> None:
+        self.answer = fit
+
+    def fit(self, picture: Pixels, words: Sequence[str]) -> list[float]:
+        return [self.answer] + [0.0] * (len(words) - 1)
+
+
+def test_a_caption_lends_its_name_to_no_other_label_and_not_against_the_image_text_model():
+    spots = [Spot(0, (0, 0, 9, 9), 0.5, "dog", np.ones(1, np.float32))]
+    looks = [Look(spots[0], *[np.zeros((9, 9, 3), np.uint8)] * 2, np.ones(1, np.float32), {"sharp": 1.0}, None)]
+    other = replace(clip_of("a"), words=("rabbit",), caption="A rabbit.", caption_source="vlm")
+    named = replace(other, words=("dog",), caption="A dog.")
+    config = NamingConfig()
+    assert label_of(other, spots, looks, config, None) == ("subject", "detector")
+    assert label_of(named, spots, looks, config, None) == ("dog", "caption")
+    assert label_of(named, spots, looks, config, Denies(0.9)) == ("dog", "caption")
+    assert label_of(named, spots, looks, config, Denies(0.1)) == ("subject", "detector")
 
 
 def test_a_clip_without_anything_is_dropped_with_its_reason(tmp_path, monkeypatch):

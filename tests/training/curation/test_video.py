@@ -32,6 +32,46 @@ def test_a_probe_tells_size_rate_length_and_how_many_frames_there_really_are(tmp
     assert file.seconds == pytest.approx(1.5, abs=0.05)
 
 
+def test_a_length_is_that_of_the_pictures_not_of_the_sound_or_of_what_a_title_says(tmp_path: Path):
+    title = "Duration: 99:00:00.00, Output #0, Stream #0:0: Video: wrapped_avframe, 9x9, frame= 7 time=88:00:00"
+    sound = ("-f", "lavfi", "-i", "sine=duration=4")
+    ffmpeg(
+        "-i", make(tmp_path / "a.mp4", 1.5), *sound, "-c:v", "copy", "-metadata", f"title={title}", tmp_path / "b.mp4"
+    )
+    file = video.probe(tmp_path / "b.mp4")
+    assert file.seconds == pytest.approx(1.5, abs=0.05)
+    assert (file.width, file.height, file.frames) == (96, 64, 18)
+
+
+def test_a_file_that_tells_no_length_has_one(tmp_path: Path):
+    ffmpeg("-i", make(tmp_path / "a.mp4", 1.5), "-c", "copy", "-f", "matroska", "-live", "1", tmp_path / "a.mkv")
+    assert video.probe(tmp_path / "a.mkv").seconds == pytest.approx(1.5, abs=0.1)
+
+
+def test_pixels_that_are_no_squares_become_squares(tmp_path: Path):
+    wide = make(tmp_path / "wide.mp4", extra=("-vf", "setsar=4/3", *QUICK))
+    file = video.probe(wide)
+    assert (file.width, file.height) == (128, 64)
+    assert video.read_pictures(wide, [0.2])[0].shape == video.sample(wide, 2.0)[1][0].shape == (64, 128, 3)
+    video.cut(wide, 0.0, 0.5, tmp_path / "cut.mp4", crop=(20, 0, 100, 64))
+    assert video.probe(tmp_path / "cut.mp4").width == 100
+
+
+@pytest.mark.parametrize(("system", "limited"), [("linux", True), ("darwin", False), ("win32", False)])
+def test_memory_is_limited_where_the_system_can(system: str, limited: bool, monkeypatch: pytest.MonkeyPatch):
+    seen: list[object] = []
+
+    def start(*_: object, preexec_fn: object = None, **__: object) -> None:
+        seen.append(preexec_fn)
+        raise OSError
+
+    monkeypatch.setattr(video.sys, "platform", system)
+    monkeypatch.setattr(video.subprocess, "Popen", start)
+    with pytest.raises(OSError):
+        video.probe(Path("a.mp4"))
+    assert [limit is not None for limit in seen] == [limited]
+
+
 def test_a_turned_video_is_upright(tmp_path: Path):
     flat = make(tmp_path / "flat.mp4")
     ffmpeg("-display_rotation", "90", "-i", flat, "-c", "copy", tmp_path / "turned.mp4")

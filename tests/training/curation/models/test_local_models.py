@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kaleido_core.errors import ConfigError
 from training.curation.models import centerface, nanodet
 from training.curation.models.centerface import Seen
 from training.curation.models.conse import spelt_out
@@ -115,6 +116,15 @@ def test_a_template_names_only_what_most_frames_surely_show():
 def test_classes_are_spelt_out_by_family_and_clothes_mean_persons():
     assert spelt_out(285, "Egyptian Mau") == "cat, Egyptian Mau"
     assert spelt_out(578, "gown") == "a person with gown" and spelt_out(504, "coffee mug") == "coffee mug"
+
+
+def test_an_older_rapidocr_is_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from training.curation.models import rapidocr
+
+    monkeypatch.setattr(rapidocr, "load", lambda *_: None)
+    monkeypatch.setattr(rapidocr, "version", lambda _: "1.2.3")
+    with pytest.raises(ConfigError, match=r"1\.2\.3 is installed.*Python 3\.12"):
+        rapidocr.RapidOCR(tmp_path)
 
 
 def test_text_that_can_be_read_is_found_where_it_is(tmp_path: Path):
