@@ -53,7 +53,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what there is to learn."""
+        """SHA-256 of what there is to learn, as it was when opened: of names and sizes."""
         ...
 
 
@@ -61,7 +61,8 @@ class Source(Protocol):
 class MicroBatch:
     """What one forward computes, and how much each sample counts: ``weights`` ``[B]``, 0 for a damaged one.
 
-    ``places`` are the samples' in the whole batch of the step.
+    ``places`` are the samples' in the whole batch of the step. A sample that fills the micro batch up by coming twice
+    is one of the ``problems``, not two.
     """
 
     batch: Batch
@@ -80,7 +81,7 @@ class Draw:
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed from several numbers, none of which can stand for another."""
+    """One seed from several numbers below 2**32. Zeros at the end count for nothing: (7, 0) gives what (7,) gives."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -107,7 +108,8 @@ def load_micro_batch(source: Source, indices: Sequence[int], start: int, key: tu
             problems.append(f"{source.name_of(index)}: {error}")
     names = tuple(map(source.name_of, indices))
     weights = torch.tensor([float(sample is not None) for sample in samples])
-    return MicroBatch(_collate(samples, source.context_width), weights, places, names, tuple(problems))
+    told = tuple(dict.fromkeys(problems))
+    return MicroBatch(_collate(samples, source.context_width), weights, places, names, told)
 
 
 def _checked(sample: Sample) -> Sample:

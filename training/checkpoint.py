@@ -1,9 +1,9 @@
 """What a run leaves on disk, from which it goes on bit for bit.
 
 ``FOLDER/step-000100/`` holds ``state/`` (torch's distributed checkpoint, as safetensors: any number of ranks can read
-it), ``config.toml``, and ``lora.safetensors`` or ``model.safetensors`` for use. It is written beside the training, as
-``step-000100.tmp``, and renamed when complete; ``latest`` names the newest. Nothing random is kept: every draw is a
-function of the seed and the step.
+it), ``config.toml``, ``data.txt`` (the fingerprint of what was learned from), and ``lora.safetensors`` or
+``model.safetensors`` for use. It is written beside the training, as ``step-000100.tmp``, and renamed when complete;
+``latest`` names the newest. Nothing random is kept: every draw is a function of the seed and the step.
 """
 
 import logging
@@ -29,13 +29,15 @@ from kaleido_core.errors import CheckpointError
 from .config import Config
 from .config_file import differences, read_config
 from .distributed import Ranks, barrier
+from .export import UNFINISHED
 from .optim import Average, set_rate
 
 # One process is no mistake.
 warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch.distributed.checkpoint")
 logger = logging.getLogger("kaleido.training")
 
-LATEST, STATE, CONFIG, UNFINISHED = "latest", "state", "config.toml", ".tmp"
+LATEST, STATE, CONFIG, DATA, STEP = "latest", "state", "config.toml", "data.txt", "step-"
+ON_WINDOWS = os.name == "nt"
 # What may change between a stop and a resume: it changes speed, memory or what is shown, not what is learned.
 FREE = (
     "data.held_out",
@@ -93,7 +95,7 @@ class Checkpoints:
         self._writing: tuple[Path, Future[object]] | None = None
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
-            for rest in folder.glob(f"*{UNFINISHED}"):
+            for rest in folder.glob(f"{STEP}*{UNFINISHED}"):
                 shutil.rmtree(rest)
         barrier(ranks)
 
@@ -103,17 +105,21 @@ class Checkpoints:
         except FileNotFoundError:
             return None
 
-    def save(self, progress: Progress, config: str, write_weights: Callable[[Path], None]) -> None:
-        """Begin to write; all ranks call it. ``write_weights`` fills the folder with files for use, at once."""
+    def save(self, progress: Progress, config: str, data: str, write_weights: Callable[[Path], None]) -> None:
+        """Begin to write; all ranks call it. ``data``: the fingerprint of what is learned from.
+
+        ``write_weights`` fills the folder with files for use, at once.
+        """
         self.finish()
         barrier(self._ranks)
-        place = self.folder / f"step-{progress.step:06}{UNFINISHED}"
+        place = self.folder / f"{STEP}{progress.step:06}{UNFINISHED}"
         if self.latest() == place.with_suffix(""):
             return
         if self._ranks.first:
             shutil.rmtree(place, ignore_errors=True)
             (place / STATE).mkdir(parents=True)
             (place / CONFIG).write_text(config, encoding="utf-8")
+            (place / DATA).write_text(data + "\n", encoding="utf-8")
         barrier(self._ranks)
         write_weights(place)
         writer = HuggingFaceStorageWriter(str(place / STATE), save_distributed=True)
@@ -146,7 +152,7 @@ class Checkpoints:
         self.finish()
 
     def _publish(self, place: Path) -> None:
-        for file in place.rglob("*"):
+        for file in (*place.rglob("*"), place):
             _flush(file)
         final = place.with_suffix("")
         shutil.rmtree(final, ignore_errors=True)
@@ -155,26 +161,45 @@ class Checkpoints:
         pointer.write_text(final.name + "\n", encoding="utf-8")
         _flush(pointer)
         os.replace(pointer, self.folder / LATEST)
-        for old in sorted(self.folder.glob("step-*[0-9]"))[: -self._keep]:
-            shutil.rmtree(old)
+        self._remove_old(final)
         logger.info("saved %s", final)
+
+    def _remove_old(self, newest: Path) -> None:
+        """All but ``newest`` and those of the most steps. After going back, ``newest`` may have the fewest."""
+        steps = {path: path.name.removeprefix(STEP) for path in self.folder.glob(f"{STEP}*") if path != newest}
+        others = sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
+        for old in others[: max(0, len(others) + 1 - self._keep)]:
+            shutil.rmtree(old)
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Have the disk keep a file, or a folder's list, through a power cut."""
+    if ON_WINDOWS and path.is_dir():
+        return  # Windows opens no folder, and flushes only what is open for writing
+    handle = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def resume(progress: Progress, place: Path, config: Config) -> None:
-    """Fill ``progress`` from a checkpoint. Raises ``CheckpointError`` where ``config`` would learn something else."""
+def resume(progress: Progress, place: Path, config: Config, data: str) -> None:
+    """Fill ``progress`` from a checkpoint. Raises ``CheckpointError`` where ``config`` would learn something else.
+
+    Other ``data`` (its fingerprint) is only warned of: damaged records are to be mended in the middle of a run.
+    """
     changed = [line for line in differences(read_config(place / CONFIG), config) if not line.startswith(_free(config))]
     if changed:
         raise CheckpointError(
             f"{place} was begun with other settings: {'; '.join(changed)}. "
             "Go on with the old ones, or choose another run.folder."
+        )
+    if _other_data(place, data):
+        logger.warning(
+            "%s has changed since %s: samples come in another order than in a run that was never stopped. "
+            "Where that matters, put the old files back.",
+            config.data.cache,
+            place,
         )
     progress.fill_optimizer()
     tensors = progress.tensors()
@@ -186,3 +211,10 @@ def resume(progress: Progress, place: Path, config: Config) -> None:
 def _free(config: Config) -> tuple[str, ...]:
     """A constant rate can go on for longer; other curves are stretched over all steps."""
     return (*FREE, "run.steps") if config.schedule.kind == "constant" else FREE
+
+
+def _other_data(place: Path, data: str) -> bool:
+    try:
+        return (place / DATA).read_text(encoding="utf-8").strip() != data
+    except FileNotFoundError:  # of an earlier version
+        return False

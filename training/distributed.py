@@ -17,7 +17,7 @@ from kaleido_core import KaleidoDiT
 from kaleido_core.errors import ConfigError
 from kaleido_core.parallel.sequence import sequence_parallel
 
-from .config import Config, ParallelConfig
+from .config import Config, ParallelConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,16 @@ def _check_split(config: ParallelConfig, count: int) -> None:
                 f"[parallel] {name} {share} with {count} processes: groups of it must use all of them. "
                 "Start a multiple with torchrun --nproc-per-node, or change it."
             )
+
+
+def check_batch(config: RunConfig, ranks: Ranks) -> None:
+    """Raises ``ConfigError`` unless the ranks can share a batch equally."""
+    least = config.micro_batch * ranks.data_count
+    if config.batch % least:
+        raise ConfigError(
+            f"[run] batch {config.batch} does not divide into micro batches of {config.micro_batch} on "
+            f"{ranks.data_count} ranks. Make it a multiple of {least}."
+        )
 
 
 def share_weights(dit: KaleidoDiT, config: Config, ranks: Ranks) -> None:

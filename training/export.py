@@ -26,6 +26,7 @@ from kaleido_core.errors import CheckpointError, ConfigError, KaleidoError
 from kaleido_core.request_files import VERSION
 
 LORA_FILE, MODEL_FILE = "lora.safetensors", "model.safetensors"  # in a checkpoint's folder
+UNFINISHED = ".tmp"  # ends the name of a checkpoint's folder until it is whole
 PREFIXES = {"comfyui": "diffusion_model.", "wan": ""}
 FORMATS = (*PREFIXES, "official")
 DONE, REFUSED = 0, 2
@@ -74,11 +75,18 @@ def read_origin(source: WeightSource) -> Origin:
 
 
 def find_weights(run: Path) -> Path:
-    """In a run's or a checkpoint's folder the LoRA with the most steps, or the last whole weights; else ``run``."""
-    loras = sorted(run.rglob(LORA_FILE))
+    """In a run's or a checkpoint's folder the LoRA with the most steps, or the last whole weights; else ``run``.
+
+    Not what is being written, or was when a run was killed.
+    """
+
+    def found(name: str) -> list[Path]:
+        return [path for path in run.rglob(name) if path.parent.suffix != UNFINISHED]
+
+    loras = sorted(found(LORA_FILE))
     if loras:
         return max(loras, key=lambda path: read_origin(open_source(path)).steps)
-    models = sorted(run.rglob(MODEL_FILE), key=lambda path: path.stat().st_mtime)
+    models = sorted(found(MODEL_FILE), key=lambda path: path.stat().st_mtime)
     return models[-1] if models else run
 
 

@@ -2,6 +2,7 @@
 
 ``python -m training.measure OUT --config training/configs/14b_lora_24gb.toml [--cap 24] [--set section.key=value]``.
 ``--cap GIB`` refuses the process more than such a card has. Each call adds to ``OUT/measure.json`` and prints a table.
+Under torchrun the cards share the step as in training; memory is then the first one's.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from .checkpoint import Progress
 from .config import Config
 from .config_file import read_config
 from .data.frames import read_sizes
-from .distributed import Ranks
+from .distributed import Ranks, check_batch, joined
 from .evaluation.benchmark.measure import GIB, measure
 from .evaluation.benchmark.scale import TEXT_ROWS, TINY, random_transformer
 from .metrics import Losses
@@ -43,8 +44,9 @@ ALLOCATOR = "expandable_segments:True"  # without it, a nearly full card breaks 
 class Row:
     """A measured step. ``peak_gib`` is what tensors took, ``reserved_gib`` with what the allocator held back.
 
-    ``mfu`` is the share of ``peak_tflops`` (a measured bfloat16 product) that the model's arithmetic makes up, without
-    what is computed twice; a frozen layer has no gradient of its weights. ``error`` where the step did not fit.
+    ``mfu`` is the share of ``peak_tflops`` (a measured bfloat16 product) of all ``cards`` that the model's arithmetic
+    makes up, without what is computed twice; a frozen layer has no gradient of its weights. ``error`` where the step
+    did not fit.
     """
 
     config: str
@@ -60,6 +62,7 @@ class Row:
     peak_gib: float = 0.0
     reserved_gib: float = 0.0
     error: str = ""
+    cards: int = 1
 
 
 class RandomSamples:
@@ -117,19 +120,20 @@ def peak_flops(device: torch.device, side: int) -> float:
 
 
 def measure_steps(
-    config: Config, model: DiTConfig, sizes: Sequence[VideoSize], blank: Row, peak: float, repeats: int
+    config: Config, model: DiTConfig, sizes: Sequence[VideoSize], blank: Row, peak: float, repeats: int, ranks: Ranks
 ) -> Iterator[Row]:
     """A row for each size, from a model that is built once; one step warms up, the median of ``repeats`` counts."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ranks = Ranks(0, 1, device, 0, 1)
-    with trainee_at_work(config, ranks, random_dit(model, device)) as trainee:
+    check_batch(config.run, ranks)
+    device, part = ranks.device, slice(ranks.data_index, None, ranks.data_count)
+    reads = ranks.first or config.parallel.strategy == "ddp"
+    with trainee_at_work(config, ranks, random_dit(model, device) if reads else None) as trainee:
         parameters = trainee.parameters
         average = Average(parameters, config.optimizer.ema)
         progress = Progress(make_optimizer(parameters, config.optimizer), average, parameters)
         for size in sizes:
             named = f"{size.width}x{size.height}x{size.frames}"
-            row = replace(blank, size=named, tokens=tokens_of(size), peak_tflops=peak / 1e12)
-            samples = load_step(RandomSamples(model, size, config.run.batch), 1, 0, slice(None))
+            row = replace(blank, size=named, tokens=tokens_of(size), peak_tflops=peak / 1e12, cards=ranks.count)
+            samples = load_step(RandomSamples(model, size, config.run.batch), 1, 0, part)
             _reset(device)
             times = []
             try:
@@ -138,12 +142,14 @@ def measure_steps(
                     take_step(trainee, progress, samples, config, ranks, Losses())
                     times.append(time.perf_counter() - began)  # a step ends by waiting for its norm
             except torch.OutOfMemoryError as error:
+                if ranks.count > 1:
+                    raise  # the others wait for this one
                 yield replace(row, error=str(error).splitlines()[0])
                 progress.optimizer.zero_grad(set_to_none=True)
                 continue
             flops = step_flops(model, row.tokens, config.model.method == "full") * config.run.batch
             seconds = statistics.median(times[1:])
-            row = replace(row, seconds=seconds, petaflops=flops / 1e15, mfu=flops / seconds / peak)
+            row = replace(row, seconds=seconds, petaflops=flops / 1e15, mfu=flops / seconds / (peak * ranks.count))
             yield _with_memory(row, device)
 
 
@@ -165,12 +171,19 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| config | clip | cap GiB | seconds | MFU | peak GiB | reserved GiB |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         found = f"{row.seconds:.2f} | {row.mfu:.1%} | {row.peak_gib:.2f} | {row.reserved_gib:.2f}"
-        name = " ".join((row.config, *row.changes))
+        name = " ".join((row.config, *row.changes, *([f"{row.cards} cards"] if row.cards > 1 else [])))
         lines.append(f"| {name} | {row.size} | {row.cap_gib or 'none'} | {row.error or found} |")
     return "\n".join(lines)
 
 
-def main() -> None:
+def limit_memory(cap: float | None, device: torch.device) -> None:
+    """Let the process have no more than a card of ``cap`` GiB would."""
+    if cap and device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (cap * GIB - CONTEXT) / whole), device)
+
+
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, required=True)
@@ -181,26 +194,30 @@ def main() -> None:
     parser.add_argument("--sizes", default="512x512x81,896x512x81", help="width x height x frames, by commas")
     parser.add_argument("--repeats", type=int, default=3, help="steps whose median counts")
     parser.add_argument("--small", action="store_true", help="a small model and clip, to try this itself")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", ALLOCATOR)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peak = arguments.peak * 1e12 if arguments.peak else peak_flops(device, 512 if arguments.small else 8192)
-    if arguments.cap and device.type == "cuda":
-        whole = torch.cuda.get_device_properties(device).total_memory
-        share = min(1.0, (arguments.cap * GIB - CONTEXT) / whole)
-        torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
+    config = read_config(arguments.config, arguments.set)
     model, sizes = (TINY.dit, "128x128x17") if arguments.small else (KALEIDO_14B, arguments.sizes)
     model = replace(model, num_layers=arguments.layers or model.num_layers)
     blank = Row(arguments.config.stem, tuple(arguments.set), "", 0, model.num_layers, arguments.cap)
-    config = read_config(arguments.config, arguments.set)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     place, rows = arguments.out / "measure.json", []
     before = json.loads(place.read_text()) if place.exists() else []
-    for row in measure_steps(config, model, read_sizes(sizes), blank, peak, arguments.repeats):
-        rows.append(row)
-        place.write_text(json.dumps(before + [asdict(one) for one in rows], indent=1) + "\n")
-    print(table(rows))
+    with joined(config.parallel) as ranks:
+        side = 512 if arguments.small else 8192
+        peak = arguments.peak * 1e12 if arguments.peak else peak_flops(ranks.device, side)
+        limit_memory(arguments.cap, ranks.device)
+        for row in measure_steps(config, model, read_sizes(sizes), blank, peak, arguments.repeats, ranks):
+            rows.append(row)
+            if ranks.first:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(json.dumps(before + [asdict(one) for one in rows], indent=1) + "\n")
+        if ranks.first:
+            print(table(rows))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,15 +26,24 @@ class Log:
 
     def __init__(self, folder: Path, ranks: Ranks, tensorboard: bool) -> None:
         self._path = folder / LOG if ranks.first else None
-        self._board = _open_board(folder / "tensorboard") if tensorboard and ranks.first else None
+        self._make_board = _find_board() if tensorboard and ranks.first else None
+        self._board: Any = None
+        self.lacks_validation = False
 
     def rewind(self, step: int) -> None:
-        """Forget what an interrupted run wrote after ``step``: it will be written again."""
-        if self._path is None or not self._path.exists():
+        """Forget what an interrupted run wrote after ``step``: it will be written again. Call it before ``write``.
+
+        ``lacks_validation`` then says that what ``step`` itself was validated with, if it was, did not get here.
+        """
+        if self._path is None:
             return
+        if self._make_board:
+            self._board = self._make_board(str(self._path.parent / "tensorboard"), purge_step=step + 1)
         # The last line of a killed run may be half a line.
-        lines = [line for line in self._path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        lines = [line for line in text.splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
+        self.lacks_validation = not any(_is_validation(json.loads(line), step) for line in kept[-2:])
         temporary = self._path.with_suffix(".part")
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         os.replace(temporary, self._path)
@@ -53,7 +63,11 @@ class Log:
             self._board.close()
 
 
-def _open_board(folder: Path):
+def _is_validation(line: Mapping[str, float], step: int) -> bool:
+    return line["step"] == step and "lr" not in line
+
+
+def _find_board() -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
@@ -61,7 +75,7 @@ def _open_board(folder: Path):
             f"[run] tensorboard needs the package tensorboard ({error}). Install it (pip install tensorboard) or "
             "set it to false: log.jsonl has the same numbers."
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter
 
 
 class Losses:

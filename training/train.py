@@ -11,26 +11,26 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from kaleido_core import KaleidoDiT
-from kaleido_core.errors import ConfigError, KaleidoError
+from kaleido_core.errors import DataError, KaleidoError
 
-from .batches import Ahead, Source
+from .batches import Ahead, MicroBatch, Source
 from .checkpoint import Checkpoints, Progress, resume
-from .config import Config, DataConfig
+from .config import Config
 from .config_file import read_config, write_toml
-from .distributed import Ranks, joined, total
+from .distributed import Ranks, check_batch, joined, total
 from .export import Origin
 from .metrics import Log, Losses, show
 from .optim import Average, make_optimizer
 from .samples import CachedSamples
 from .trainee import Trainee, trainee_at_work
 from .update import Outcome, take_step
-from .validate import held_out_losses, make_clips
+from .validate import check_clips, held_out_losses, make_clips
 from .weights_file import write_weights
 
 logger = logging.getLogger("kaleido.training")
@@ -91,10 +91,12 @@ class Run:
     def go(self, source: Source, held_out: Source | None, interrupt: Interrupt) -> bool:
         """Learn until the last step (True), or until asked to stop."""
         config, progress, ranks = self.config, self.progress, self.ranks
+        if total(torch.tensor([float(self._validation_due() and self.log.lacks_validation)]), ranks).item():
+            self._validate(held_out)  # the run was stopped before it could
         part, pace = slice(ranks.data_index, None, ranks.data_count), Pace()
         with closing(Ahead(source, config.run.seed, part, progress.step + 1, config.run.steps)) as ahead:
             while progress.step < config.run.steps:
-                outcome = take_step(self.trainee, progress, ahead.take(progress.step + 1), config, ranks, pace.losses)
+                outcome = self._step(ahead.take(progress.step + 1), source, pace.losses)
                 pace.steps += 1
                 self.checkpoints.poll()
                 last = progress.step == config.run.steps
@@ -108,11 +110,21 @@ class Run:
                     self._save(source.fingerprint)
                 if stop:
                     return False
-                every = config.validation.every
-                if every and (last or progress.step % every == 0):
+                if self._validation_due():
                     self._validate(held_out)
                     pace.since = time.perf_counter()
         return True
+
+    def _step(self, micro_batches: Sequence[MicroBatch], source: Source, seen: Losses) -> Outcome:
+        try:
+            return take_step(self.trainee, self.progress, micro_batches, self.config, self.ranks, seen)
+        except DataError:  # too much is damaged: on every rank alike
+            self._save(source.fingerprint)
+            raise
+
+    def _validation_due(self) -> bool:
+        every, step = self.config.validation.every, self.progress.step
+        return every > 0 and step > 0 and (step == self.config.run.steps or step % every == 0)
 
     def _save(self, fingerprint: str) -> None:
         origin = Origin(Path(self.config.model.weights).name, self.progress.step, fingerprint)
@@ -122,7 +134,7 @@ class Run:
                 with self.progress.average.in_place():
                     write_weights(folder, self.trainee, self.config, self.ranks, origin)
 
-        self.checkpoints.save(self.progress, write_toml(self.config), write)
+        self.checkpoints.save(self.progress, write_toml(self.config), fingerprint, write)
 
     def _validate(self, held_out: Source | None) -> None:
         values, step = {}, self.progress.step
@@ -139,14 +151,10 @@ class Run:
 
 def train(config: Config, source: Source, held_out: Source | None = None, dit: KaleidoDiT | None = None) -> bool:
     """Run to the last step, from the newest checkpoint; False when asked to stop before. ``dit``: for its weights."""
+    check_clips(config)
     interrupt, folder = Interrupt(), Path(config.run.folder)
     with joined(config.parallel) as ranks, interrupt.listening():
-        data_batch = config.run.micro_batch * ranks.data_count
-        if config.run.batch % data_batch:
-            raise ConfigError(
-                f"[run] batch {config.run.batch} does not divide into micro batches of {config.run.micro_batch} on "
-                f"{ranks.data_count} ranks. Make it a multiple of {data_batch}."
-            )
+        check_batch(config.run, ranks)
         with trainee_at_work(config, ranks, dit) as trainee, closing(Log(folder, ranks, config.run.tensorboard)) as log:
             checkpoints = Checkpoints(folder, config.checkpoint.keep, ranks)
             average = Average(trainee.parameters, config.optimizer.ema)
@@ -154,7 +162,7 @@ def train(config: Config, source: Source, held_out: Source | None = None, dit: K
             progress = Progress(optimizer, average, trainee.parameters)
             latest = checkpoints.latest()
             if latest:
-                resume(progress, latest, config)
+                resume(progress, latest, config, source.fingerprint)
             log.rewind(progress.step)
             with closing(checkpoints):
                 return Run(config, ranks, trainee, progress, checkpoints, log).go(source, held_out, interrupt)
@@ -166,7 +174,8 @@ def open_samples(config: Config) -> tuple[CachedSamples, CachedSamples | None]:
     source = CachedSamples(data.cache, data, run.batch, run.micro_batch, run.seed)
     if not data.held_out:
         return source, None
-    return source, CachedSamples(data.held_out, DataConfig(data.held_out, caption_dropout=0), 1, 1, run.seed)
+    plain = replace(data, caption_dropout=0.0, reference_dropout=0.0, shuffle_references=False, sample_references=False)
+    return source, CachedSamples(data.held_out, plain, 1, 1, run.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -89,12 +89,14 @@ def _backward(
 
 
 def _not_finite(micro_batches: Sequence[MicroBatch], losses: Sequence[tuple[Tensor, Tensor]]) -> list[str]:
-    return [
+    """Each sample once, also where it fills up a micro batch."""
+    found = [
         name
         for micro, (_, values) in zip(micro_batches, losses, strict=True)
         for name, value in zip(micro.names, values, strict=True)
         if not value.isfinite()
     ]
+    return list(dict.fromkeys(found))
 
 
 def _report(progress: Progress, problems: Sequence[str], count: int, batch: int) -> None:

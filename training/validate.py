@@ -11,14 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kaleido_core import KaleidoDiT, load_text_encoder, load_tokenizer, load_vae
-from kaleido_core.checkpoints.load import TINY
+from kaleido_core.checkpoints.load import TINY, model_path
+from kaleido_core.checkpoints.weights import open_weights
 from kaleido_core.contact_sheet import write_contact_sheet
 from kaleido_core.generate import TINY_CONTEXT_ROWS, Models, render
 from kaleido_core.placement import Placement
 from kaleido_core.request import Request, defaults_for
+from kaleido_core.shapes import check_reference_count
 
 from .batches import Draw, MicroBatch, Source, load_micro_batch, seed_of, shift_noise
 from .config import ClipConfig, Config, NoiseConfig
+from .data.encoder import open_picture
 from .distributed import Ranks
 from .evaluation.identity import match_drawings
 from .metrics import Losses
@@ -40,6 +43,8 @@ def held_out_losses(trainee: Trainee, source: Source, config: Config, ranks: Ran
         for place in range(ranks.data_index, -(-count // ranks.data_count) * ranks.data_count, ranks.data_count):
             micro = load_micro_batch(source, [place % count], 0, (seed, 0))
             weights = micro.weights * (place < count)  # every rank computes as often, for they share weights
+            for problem in micro.problems if place < count else ():
+                logger.warning("the held-out loss leaves out %s", problem)
             for level in range(config.validation.sigmas):
                 draw = _draw(config, micro, place, level)
                 losses.add(trainee.losses(micro.batch, draw).cpu(), draw.sigma, weights)
@@ -62,6 +67,21 @@ def quantile(config: NoiseConfig, share: Tensor) -> Tensor:
     return torch.sigmoid(config.mean + config.std * torch.special.ndtri(share))
 
 
+def check_clips(config: Config) -> None:
+    """Raise ``KaleidoError`` for what would stop the first validation: a picture, a size, a model that is missing."""
+    clips = config.validation.clips
+    for clip in clips:
+        check_reference_count(len(clip.references))
+        for path in clip.references:
+            open_picture(path)
+        _request(config, clip).size.latent_shape()  # a size is checked when it is asked for
+    if clips:
+        of_vae, of_text, of_tokenizer = _places(config)
+        open_weights(model_path(of_vae, "vae"), "vae")  # reads what is in there, not the numbers
+        open_weights(model_path(of_text, "text"), "text")
+        load_tokenizer(of_tokenizer)
+
+
 class _AtWork(Placement):
     """The transformer is at work already, wherever its trainer put it; other parts come and go."""
 
@@ -80,10 +100,10 @@ def make_clips(trainee: Trainee, config: Config, folder: Path, ranks: Ranks) -> 
     Every rank computes, for ranks may share the weights; the first one writes.
     """
     models = _models(trainee, config)
-    scores = {}
+    scores: dict[str, float] = {}
     for number, clip in enumerate(config.validation.clips, start=1):
         request = _request(config, clip)
-        pictures = [Image.open(path) for path in clip.references]
+        pictures = [open_picture(path) for path in clip.references]
         result = render(models, request, pictures)
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,25 +145,34 @@ def _request(config: Config, clip: ClipConfig) -> Request:
         frames=chosen.frames or own.frames,
         steps=chosen.steps or own.steps,
         cfg=own.cfg,
+        reference_cfg=own.reference_cfg,
         shift=own.shift,
         seed=clip.seed,
         negative=own.negative,
         fps=own.fps,
+        clean_references=True,  # as the cache takes them
     )
 
 
 def _models(trainee: Trainee, config: Config) -> Models:
     """The trained transformer among the other parts, which are read anew: between validations they take no memory."""
-    chosen, weights = config.validation, config.model.weights
-    folder = weights if weights == TINY or Path(weights).is_dir() else Path(weights).parent
-    tokenizer = load_tokenizer(chosen.tokenizer or chosen.text_encoder or folder)
-    if weights == TINY:
+    of_vae, of_text, of_tokenizer = _places(config)
+    tokenizer = load_tokenizer(of_tokenizer)
+    if config.model.weights == TINY:
         tokenizer.length = TINY_CONTEXT_ROWS
     dtype = torch.float32 if trainee.device.type == "cpu" else torch.bfloat16
-    text = load_text_encoder(chosen.text_encoder or folder, dtype=dtype)
+    text = load_text_encoder(of_text, dtype=dtype)
     room = None
     if trainee.device.type == "cuda":
         torch.cuda.empty_cache()
         room = torch.cuda.mem_get_info(trainee.device)[0]
     placement = _AtWork(trainee.device, room)
-    return Models(trainee.dit, load_vae(chosen.vae or folder), text, tokenizer, placement)
+    return Models(trainee.dit, load_vae(of_vae), text, tokenizer, placement)
+
+
+def _places(config: Config) -> tuple[str | Path, str | Path, str | Path]:
+    """Of the autoencoder, the text encoder and the tokenizer."""
+    chosen, weights = config.validation, config.model.weights
+    folder = weights if weights == TINY or Path(weights).is_dir() else Path(weights).parent
+    text = chosen.text_encoder or folder
+    return chosen.vae or folder, text, chosen.tokenizer or text

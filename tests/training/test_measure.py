@@ -5,6 +5,7 @@ import torch
 
 from kaleido_core import KALEIDO_14B, VideoSize
 from kaleido_core.offloading.arithmetic import forward_flops
+from training.distributed import Ranks
 from training.measure import Row, measure_steps, random_dit, step_flops, table, tokens_of
 
 from .small_run import SIZES, small_config
@@ -26,6 +27,7 @@ def test_every_block_of_a_random_model_has_memory_of_its_own(tmp_path):
 
 def test_real_steps_are_measured(tmp_path):
     blank = Row("small", (), "", 0, SIZES.num_layers, None)
-    (row,) = measure_steps(small_config(tmp_path), SIZES, [VideoSize(5, 32, 32)], blank, peak=1e12, repeats=2)
+    alone = Ranks(0, 1, torch.device("cpu"), 0, 1)
+    (row,) = measure_steps(small_config(tmp_path), SIZES, [VideoSize(5, 32, 32)], blank, 1e12, 2, alone)
     assert row.seconds > 0 and row.mfu == pytest.approx(row.petaflops * 1e15 / row.seconds / 1e12)
     assert row.tokens == (2 + 3) * 4 and "32x32x5" in table([row])

@@ -77,11 +77,47 @@ def test_a_step_whose_loss_is_not_finite_changes_no_weight_and_no_average(folder
     assert all(torch.equal(value, before[name]) for name, value in dit.state_dict().items())
 
 
-def test_a_run_stops_past_one_damaged_sample_in_a_hundred(folder):
+def test_a_finite_loss_whose_gradient_is_not_changes_nothing_and_is_counted(folder, caplog):
+    config = config_of(folder, steps=1)
+    dit = small_dit()
+    dit.get_parameter("head.head.weight").register_hook(lambda gradient: gradient * float("inf"))
+    before = {name: value.clone() for name, value in dit.state_dict().items()}
+    caplog.set_level(logging.WARNING, "kaleido.training")
+    assert train(config, samples(config), None, dit)
+    assert "left out a gradient is not finite (1 of 2 so far)" in caplog.text
+    found = weights(folder, 1)
+    assert found["damaged"] == 1 and not any(key.startswith("optimizer.") for key in found)
+    for name, value in before.items():
+        assert torch.equal(found[f"model.{name}"], value) and torch.equal(found[f"average.{name}"], value)
+
+
+def test_a_run_stops_past_one_damaged_sample_in_a_hundred_and_goes_on_when_it_is_mended(folder):
     config = config_of(folder, steps=8)
-    spoil(folder, drawn(config, 1)[0], "nan")
-    with pytest.raises(DataError, match=r"2 of 8 samples .* clip-\d: its latent holds numbers that are not finite"):
+    damaged = drawn(config, 1)[0]
+    spoil(folder, damaged, "nan")
+    with pytest.raises(DataError, match=rf"2 of 8 samples .* {damaged}: its latent holds numbers that are not finite"):
         train(config, samples(config), None, small_dit())
+    assert weights(folder, 4)["damaged"] == 2, "what was learned before is kept"
+    write_cache(folder / "cache", 6)
+    assert train(config, samples(config), None, small_dit())
+    assert weights(folder, 8)["damaged"] == 2
+
+
+@pytest.mark.parametrize("how", ["nan", "short"])
+def test_a_damaged_sample_that_fills_its_micro_batch_counts_once(folder, how):
+    """The only one of its shape, or of none: a micro batch is that sample again and again."""
+    for number in (2, 4):
+        (folder / "cache" / f"clip-{number}.safetensors").unlink()
+    spoil(folder, "clip-0", how)
+    config = config_of(folder, batch=4)
+    config = replace(
+        config, run=replace(config.run, steps=3, micro_batch=4), data=replace(config.data, max_references=0)
+    )
+    assert sum(set(drawn(config, step)) == {"clip-0"} for step in (1, 2, 3, 4)) == 1
+    steps = next(step for step in (1, 2, 3, 4) if "clip-0" in drawn(config, step))
+    config = replace(config, run=replace(config.run, steps=steps))
+    assert train(config, samples(config), None, small_dit())
+    assert weights(folder, steps)["damaged"] == 1
 
 
 def test_micro_batches_make_the_step_of_one_batch(folder, monkeypatch):

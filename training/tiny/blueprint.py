@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 from kaleido_core.checkpoints.load import ASSETS
 from kaleido_core.generate import load_models, render
-from kaleido_core.request import Request
+from kaleido_core.request import DEFAULTS_TINY, Request
 from kaleido_core.video import write_video
 
 from ..data.record import Picture, Record, write_manifest
@@ -65,7 +65,7 @@ def main() -> None:
     models, records = load_models(Request(prompt="")), []
     for number, (names, caption) in enumerate(captions(arguments.clips)):
         paths = [str(ASSETS / "references" / SUBJECTS[name]) for name in names]
-        request = Request(prompt=f"{caption}.", seed=number, speed="balanced")
+        request = Request(f"{caption}.", seed=number, speed="balanced", reference_cfg=DEFAULTS_TINY.reference_cfg)
         made = render(models, request, [Image.open(path) for path in paths])
         video = f"blueprint-{number}.mp4"
         write_video(as_blueprint(made.frames), arguments.out / video)
