@@ -21,6 +21,7 @@ from training.train import train
 from .small_run import samples, small_dit
 
 LORA, FULL = ModelConfig("small", "lora", "fp32"), ModelConfig("small", "full", "fp32")
+HALF_LORA, HALF_FULL = ModelConfig("small", "lora", "bf16"), ModelConfig("small", "full", "bf16")
 CASES = {
     "lora ddp": (LORA, ParallelConfig()),
     "lora fsdp": (LORA, ParallelConfig("fsdp")),
@@ -29,7 +30,11 @@ CASES = {
     "full fsdp": (FULL, ParallelConfig("fsdp")),
     "full hsdp": (FULL, ParallelConfig("fsdp", shard_ranks=1)),
     "full fsdp sequence": (FULL, ParallelConfig("fsdp", sequence_ranks=2)),
+    "lora fsdp bf16": (HALF_LORA, ParallelConfig("fsdp")),
+    "full fsdp bf16": (HALF_FULL, ParallelConfig("fsdp")),
+    "full hsdp of four": (FULL, ParallelConfig("fsdp", shard_ranks=2)),
 }
+FOUR = "full hsdp of four"
 
 
 def config_of(case: str, folder: Path, steps: int) -> Config:

@@ -1,4 +1,4 @@
-"""Two processes learn what one does."""
+"""Two processes, or four, learn what one does."""
 
 import json
 import shutil
@@ -14,24 +14,25 @@ from safetensors.torch import load_file
 from training.config import ParallelConfig
 from training.train import train
 
-from .ranks_worker import CASES, config_of
+from .ranks_worker import CASES, FOUR, config_of
 from .small_run import samples, small_dit, write_cache
 
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def launch(root: Path, folder: Path, steps: int, cases: list[str]) -> None:
-    words = [sys.executable, *LAUNCH, "-m", "tests.training.ranks_worker", str(folder), str(steps), *cases]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+def launch(root: Path, folder: Path, steps: int, cases: list[str], count: int = 2) -> None:
+    words = [sys.executable, *LAUNCH, str(count), "-m", "tests.training.ranks_worker", str(folder), str(steps), *cases]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
 def shared(root: Path, tmp_path_factory) -> Path:
-    """Every case, three steps by two processes."""
+    """Every case, three steps by two processes, or by four."""
     folder = tmp_path_factory.mktemp("ranks")
     write_cache(folder / "cache")
-    launch(root, folder, 3, list(CASES))
+    launch(root, folder, 3, [case for case in CASES if case != FOUR])
+    launch(root, folder, 3, [FOUR], count=4)
     return folder
 
 
@@ -41,20 +42,21 @@ def run_alone(case: str, folder: Path, steps: int, into: Path) -> None:
     assert train(config, samples(config), samples(config), small_dit())
 
 
-def check_logs(one: Path, other: Path, count: int) -> None:
+def check_logs(one: Path, other: Path, count: int, rel: float = 2e-4) -> None:
     first, second = (
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (one, other)
     )
     assert len(first) == count
     for ours, theirs in zip(first, second, strict=True):
         names = [name for name in ours if "loss" in name or name in ("norm", "lr", "damaged")]
-        assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names}, rel=2e-4)
+        assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names}, rel=rel)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_and_held_out_losses_are_those_of_one_process(shared, tmp_path, case):
+    half = case.endswith("bf16")
     run_alone(case, shared, 3, tmp_path)
-    check_logs(tmp_path, shared / case, 3 + 1)
+    check_logs(tmp_path, shared / case, 3 + 1, rel=1e-3 if half else 2e-4)
     name = "lora.safetensors" if case.startswith("lora") else "model.safetensors"
     ours, theirs = (load_file(folder / "step-000003" / name) for folder in (tmp_path, shared / case))
     assert ours.keys() == theirs.keys()
