@@ -25,7 +25,7 @@ from .request import (
 )
 from .sampling.sampler import OnStep
 from .sampling.schedule import initial_noise, sigma_schedule
-from .sampling.speed import sample_at, speed_of
+from .sampling.speed import branches_of, sample_at, speed_of
 from .shapes import MAX_REFERENCES, Conditioning, VideoSize, check_reference_count
 from .text.encoder import UMT5Encoder
 from .text.tokenizer import Tokenizer
@@ -99,7 +99,7 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     use_attention(dit, request.attention)
     if request.eight_bit:
         quantize(dit, request.eight_bit, device)
-    work = max(work_of_transformer(dit, request.size, MAX_REFERENCES), work_of_decoding(vae, request.size))
+    work = max(work_of_sampling(dit, request, MAX_REFERENCES), work_of_decoding(vae, request.size))
     return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), work, room))
 
 
@@ -160,13 +160,20 @@ def sample_somewhere(
     dit = models.dit
     noise = initial_noise(request.size.latent_shape(dit.config.latent_channels), request.seed).to(models.device)
     sigmas, speed = sigma_schedule(request.steps, request.shift), speed_of(request.speed)
-    work = work_of_transformer(dit, request.size, len(cond.references), cached=speed.drift > 0)
+    work = work_of_sampling(dit, request, len(cond.references))
 
     def run(placement: Placement) -> Tensor:
         with placement.at_work(dit, work):
             return sample_at(speed, dit, noise, sigmas, cond, uncond, request.cfg, request.reference_cfg, on_step)
 
     return within_memory(models.placement, dit, run)
+
+
+def work_of_sampling(dit: KaleidoDiT, request: Request, references: int) -> float:
+    """Bytes that sampling holds beside the weights."""
+    cached = speed_of(request.speed).drift > 0
+    branches = branches_of(request.cfg, request.reference_cfg, references) if cached else 0
+    return work_of_transformer(dit, request.size, references, branches)
 
 
 def encode_text(models: Models, texts: list[str]) -> Tensor:

@@ -25,10 +25,14 @@ STEP_DOWN = 0.8
 
 @dataclass(frozen=True)
 class Placement:
-    """``room``: bytes of ``device`` to stay within; None: everything lies on ``device`` already."""
+    """``room``: bytes of ``device`` to stay within; None: everything lies on ``device`` already.
+
+    ``cap``: of the device, what nobody may go beyond however much is free; None: all of it.
+    """
 
     device: torch.device
     room: int | None = None
+    cap: int | None = None
 
     @contextmanager
     def at_work(self, model: nn.Module, work: float = 0.0) -> Iterator[None]:
@@ -67,7 +71,7 @@ class Placement:
 
     def smaller(self, model: nn.Module) -> "Placement":
         """After ``model`` ran out of memory: some less of it. Raises ``ConfigError`` where nothing is left to try."""
-        room = int(STEP_DOWN * (_free(self.device) + size_of(model) if self.room is None else self.room))
+        room = int(STEP_DOWN * (_free(self.device, self.cap) + size_of(model) if self.room is None else self.room))
         if room < RESERVE:
             raise ConfigError(
                 f"{self.device} has too little memory for this clip, even block by block. "
@@ -100,14 +104,15 @@ def place(device: torch.device, parts: tuple[nn.Module, ...], work: float, room:
     ``room`` None: all that is free; no more than that ever. On the CPU, and on devices that do not tell, everything
     is moved.
     """
+    cap = room
     if device.type == "cuda":
         free = _free(device)
         room = free if room is None else min(room, free)
     if room is not None and sum(map(size_of, parts)) + work > room - RESERVE:
-        return Placement(device, room)
+        return Placement(device, room, cap)
     for part in parts:
         part.to(device)
-    return Placement(device)
+    return Placement(device, cap=cap)
 
 
 def blocks_of(model: nn.Module) -> Blocks:
@@ -116,10 +121,13 @@ def blocks_of(model: nn.Module) -> Blocks:
     return Blocks(len(sizes), max(sizes), size_of(model) - sum(sizes))
 
 
-def work_of_transformer(dit: KaleidoDiT, size: VideoSize, references: int, cached: bool = False) -> float:
-    """Bytes that a forward holds beside the weights. ``cached``: with the step cache."""
-    tokens = (size.latent_frames + references) * (size.height // 16) * (size.width // 16)
-    return activation_bytes(tokens, dit.config.width, next(dit.parameters()).itemsize, cached)
+def work_of_transformer(
+    dit: KaleidoDiT, size: VideoSize, references: int, cached_branches: int = 0, compiled: bool = False
+) -> float:
+    """Bytes that a forward holds beside the weights. ``cached_branches``: of guidance, in the step cache."""
+    a_frame = (size.height // 16) * (size.width // 16)
+    tokens, cached = (size.latent_frames + references) * a_frame, cached_branches * size.latent_frames * a_frame
+    return activation_bytes(tokens, dit.config.width, next(dit.parameters()).itemsize, cached, compiled)
 
 
 def work_of_decoding(vae: WanVAE, size: VideoSize) -> float:
@@ -146,7 +154,8 @@ def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
             tensor.data = home
 
 
-def _free(device: torch.device) -> int:
-    """Bytes that this process may still take, its allocator's own reserve included."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+def _free(device: torch.device, cap: int | None = None) -> int:
+    """Bytes that this process may still take within ``cap``, its allocator's own reserve included."""
+    (free, _), taken = torch.cuda.mem_get_info(device), torch.cuda.memory_allocated(device)
+    free += torch.cuda.memory_reserved(device) - taken
+    return free if cap is None else min(free, cap - taken)

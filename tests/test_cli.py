@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from kaleido_core import cli
+from kaleido_core.checkpoints.save import save_weights
+from kaleido_core.cli import convert as convert_command
 from kaleido_core.cli import generate as command
 from kaleido_core.errors import ShapeError
 from kaleido_core.request import DEFAULTS_14B, DEFAULTS_TINY, NEGATIVE_PROMPT
@@ -224,6 +226,33 @@ def test_a_place_that_takes_no_files_is_refused_before_the_model_loads(stage: St
 def test_a_device_that_cannot_compute_is_refused(stage: Stage, capsys, device):
     assert generate("--prompt", "a fox", "--device", device) == 2
     assert stage.loads == 0 and "Leave --device out" in capsys.readouterr().err
+
+
+def test_convert_merges_loras(tmp_path: Path, monkeypatch):
+    merged = []
+    monkeypatch.setattr(convert_command, "convert", lambda *given: merged.extend(given[-1]))
+    lora = save_lora(tmp_path / "lora.safetensors")
+    assert cli.main(["convert", "tiny", str(tmp_path / "out.safetensors"), "--lora", f"{lora}:0.5"]) == 0
+    assert [one.strength for one in merged] == [0.5]
+
+
+def save_lora(path: Path) -> Path:
+    """For one layer of the 14B model."""
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    pair = {f"{layer}.lora_A.weight": torch.ones(1, 5120), f"{layer}.lora_B.weight": torch.ones(5120, 1)}
+    save_weights(path, pair)
+    return path
+
+
+def test_plan_counts_the_third_forward_the_speed_and_merged_loras(capsys, tmp_path: Path):
+    words = ["plan", "--vram", "24", "--ram", "64"]
+    lora = str(save_lora(tmp_path / "lora.safetensors"))
+    for more in ([], ["--reference-cfg", "3"], ["--speed", "fast"], ["--lora", lora, "--lora", lora]):
+        assert cli.main([*words, *more]) == 0
+    plain, third, fast, merged = capsys.readouterr().out.split("It fits.\n")[:4]
+    assert "100 forwards" in plain and "100 forwards of 2.56 PFLOP, 50 without references" in third
+    assert "31 % of them whole" in fast and "92 forwards" not in plain
+    assert "at least 4.7" in plain and "at least 4.8" in merged, "0.05 GiB of one layer, once"
 
 
 def test_plan_tells_whether_a_clip_fits(capsys):

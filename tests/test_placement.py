@@ -53,8 +53,21 @@ def test_a_model_that_fits_is_moved_and_one_that_does_not_waits(models: Models):
 def test_a_card_is_never_asked_for_more_than_is_free(models: Models, monkeypatch):
     monkeypatch.setattr(module, "_free", lambda device: 10)
     for asked in (None, 2**40):
-        assert place(torch.device("cuda"), (models.dit,), 0, asked) == Placement(torch.device("cuda"), 10)
+        assert place(torch.device("cuda"), (models.dit,), 0, asked) == Placement(torch.device("cuda"), 10, asked)
     assert place(torch.device("cuda"), (models.dit,), 0, 9).room == 9
+
+
+def test_stepping_down_begins_within_the_cap_however_much_is_free(models: Models, monkeypatch):
+    """On a card of 80 GiB, 50 of them free, with 20 taken by all parts."""
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * gib, 80 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * gib)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 22 * gib)
+    own = size_of(models.dit)
+    for cap, left in ((None, 52), (48 * gib, 28), (200 * gib, 52)):
+        assert Placement(CPU, cap=cap).smaller(models.dit).room == int(0.8 * (left * gib + own))
+    enough = place(CPU, (models.dit,), 0, 48 * gib)
+    assert enough.room is None and enough.cap == 48 * gib
 
 
 def test_a_larger_clip_asks_for_more_room(models: Models, monkeypatch):
@@ -65,6 +78,16 @@ def test_a_larger_clip_asks_for_more_room(models: Models, monkeypatch):
     for size in (64, 512, 1024):
         load_models(replace(REQUEST, height=size, width=size, frames=81))
     assert 0 < asked[0] < asked[1] < asked[2] / 2
+
+
+def test_the_step_cache_is_counted_for_each_branch_before_anything_is_placed(monkeypatch):
+    asked, generate = [], sys.modules[load_models.__module__]
+    monkeypatch.setattr(generate, "place", lambda device, parts, work, room: asked.append(work) or ON_CPU)
+    monkeypatch.setattr(generate, "work_of_decoding", lambda vae, size: 0)
+    for speed, cfg, reference_cfg in (("exact", 2.0, 3.0), ("fast", 1.0, 1.0), ("fast", 2.0, 1.0), ("fast", 2.0, 3.0)):
+        load_models(replace(REQUEST, speed=speed, cfg=cfg, reference_cfg=reference_cfg))
+    one, two, three = (work - asked[0] for work in asked[1:])
+    assert 0 < one == pytest.approx(two / 2) == pytest.approx(three / 3)
 
 
 @pytest.mark.parametrize("stage", ["text_encoder", "dit", "vae"])
@@ -90,7 +113,7 @@ def test_running_out_of_memory_steps_down_and_says_so(models: Models, stage: str
     monkeypatch.setattr(Placement, "at_work", at_work)
     monkeypatch.setattr(Placement, "encode", first(encode))
     monkeypatch.setattr(Placement, "decode", first(decode))
-    monkeypatch.setattr(module, "_free", lambda device: 4 * 2**30)
+    monkeypatch.setattr(module, "_free", lambda device, cap: 4 * 2**30)
     again = render(models, REQUEST, pictures).latent
     assert (again - exact.latent).norm() <= 1e-4 * exact.latent.norm()
     assert tries[0] is None and 4 * 2**30 > tries[1] > tries[2] and caplog.text.count("Out of memory") == 2

@@ -7,7 +7,7 @@ A layer may be named as ours or as diffusers', with dots or, as kohya does, with
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,12 @@ def merge_lora(dit: nn.Module, lora: Lora, device: torch.device | str | None = N
         parameter = dit.get_parameter(name)
         parameter.data = change.added_to(parameter.data, device)
     logger.info("merged %s into %d weights, strength %g", lora.source.name, len(changes), lora.strength)
+
+
+def merged_bytes(loras: Sequence[Lora], shapes: Shapes, itemsize: int = 2) -> int:
+    """Bytes of the weights that the LoRAs change: once merged, they lie in no file any more."""
+    changed = {name for lora in loras for name in lora.changes(shapes)}
+    return itemsize * sum(math.prod(shapes[name]) for name in changed)
 
 
 def _place(key: str) -> Place | None:

@@ -33,7 +33,8 @@ WEIGHT_BYTES = {
 RESERVE = 5 * GIB // 4
 # Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py); 5.1 on an H200.
 TRANSFORMER_COPIES = 5.2
-CACHED_COPIES = 4  # of the step cache: two for each branch of the guidance
+CACHED_COPIES = 2  # of the video's tokens, by the step cache for each branch (tests/sampling/test_step_cache.py)
+COMPILED_COPIES = 7.6  # of all tokens, where torch.compile made the blocks; 7.44 on an H200
 WORKSPACE = 0.3 * GIB  # inputs, and what the libraries borrow: peaks of block swap lay so much above the sums
 TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
 TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS = 5_680_910_336, 126_892_531
@@ -44,9 +45,12 @@ HOST_RESERVE = 3 * GIB  # of main memory: the program with torch and its librari
 
 @dataclass(frozen=True)
 class Work:
-    """One clip: ``forwards`` counts the model's calls, two a step with guidance.
+    """One clip: ``forwards`` counts the model's calls with the references, two a step with guidance by the text, and
+    ``bare_forwards`` those without, one a step with guidance by the references.
 
     ``weight_bytes`` are a parameter's of the transformer's linear layers, ``vae_bytes`` one's of the autoencoder.
+    A step cache runs the share ``whole`` of the forwards whole, and remembers so many ``cached_branches``.
+    ``merged_bytes`` are those of weights in bfloat16 that a LoRA has changed, and no file holds any more.
     """
 
     size: VideoSize
@@ -55,6 +59,10 @@ class Work:
     config: DiTConfig = KALEIDO_14B
     weight_bytes: float = WEIGHT_BYTES["bf16"]
     vae_bytes: int = 4
+    bare_forwards: int = 0
+    whole: float = 1.0
+    cached_branches: int = 0
+    merged_bytes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.weight_bytes <= 0 or self.references < 0 or self.forwards < 1 or self.vae_bytes not in (2, 4):
@@ -67,7 +75,16 @@ class Work:
     def tokens(self) -> int:
         """Of references and video together."""
         a_frame = (self.size.height // 16) * (self.size.width // 16)
-        return a_frame * (self.size.latent_frames + self.references)
+        return self.video_tokens + a_frame * self.references
+
+    @property
+    def video_tokens(self) -> int:
+        return (self.size.height // 16) * (self.size.width // 16) * self.size.latent_frames
+
+    @property
+    def sampling_bytes(self) -> float:
+        """What sampling holds beside the weights."""
+        return activation_bytes(self.tokens, self.config.width, cached_tokens=self.cached_branches * self.video_tokens)
 
     @property
     def eight_bit(self) -> bool:
@@ -166,7 +183,7 @@ class Plan:
         the other half time and again is never found there when it is wanted."""
         if self.machine.ram >= self.ram_enough:
             return 0.0
-        return self.streamed - max(0.0, self.machine.ram - self.ram_least) / 2
+        return self.ram_enough - self.ram_least - max(0.0, self.machine.ram - self.ram_least) / 2
 
 
 def plan_memory(work: Work, machine: Machine) -> Plan:
@@ -174,10 +191,13 @@ def plan_memory(work: Work, machine: Machine) -> Plan:
     dit, text, room = transformer_of(work), text_encoder_of(work), machine.vram - RESERVE
     together = _together(work, dit, text)
     stays = max(stage.peak for stage in together) <= room
-    resident = dit.count if stays else dit.resident(room - activation_bytes(work.tokens, work.config.width))
+    resident = dit.count if stays else dit.resident(room - work.sampling_bytes)
     streamed = (dit.count - resident) * dit.each
-    # Weights in eight bits are made here; others are those of the mapped file, of which nothing need be kept.
-    made, staging = (dit.size, 0.0) if work.eight_bit else (0.0, SLOTS * dit.each if streamed else 0.0)
+    # Weights in eight bits are made here, after those that a LoRA has changed; others are those of the mapped file, of
+    # which nothing need be kept.
+    made = max(work.merged_bytes, dit.size if work.eight_bit else 0.0)
+    mapped = 0.0 if work.eight_bit else streamed * max(0.0, 1 - work.merged_bytes / dit.size)
+    staging = SLOTS * dit.each if mapped else 0.0
     ram_least = HOST_RESERVE + work.result_bytes + made + staging
     return Plan(
         work=work,
@@ -188,7 +208,7 @@ def plan_memory(work: Work, machine: Machine) -> Plan:
         tile=_sides(work) if stays else _tile(decode_bytes, work, work.size.frames, room),
         streamed=streamed,
         ram_least=ram_least,
-        ram_enough=ram_least + (0.0 if work.eight_bit else streamed),
+        ram_enough=ram_least + mapped,
     )
 
 
@@ -196,10 +216,9 @@ def _together(work: Work, dit: Blocks, text: Blocks) -> tuple[Stage, ...]:
     """All parts on the card from beginning to end; so is the clip."""
     pixels = _autoencoder_bytes(decode_bytes, work, work.size.frames, _sides(work)) + work.result_bytes
     picture = _autoencoder_bytes(encode_bytes, work, 1, _sides(work))
-    sampling = activation_bytes(work.tokens, work.config.width)
     return tuple(
         Stage(name, needed, text.size, work.autoencoder, dit.count * dit.each, 0, dit.rest)
-        for name, needed in zip(STAGES, (TEXT_WORK, picture, sampling, pixels), strict=True)
+        for name, needed in zip(STAGES, (TEXT_WORK, picture, work.sampling_bytes, pixels), strict=True)
     )
 
 
@@ -210,11 +229,10 @@ def _in_turns(work: Work, dit: Blocks, resident: int, text: Blocks, room: float)
         _autoencoder_bytes(count, work, frames, _tile(count, work, frames, room))
         for count, frames in ((encode_bytes, 1), (decode_bytes, work.size.frames))
     )
-    sampling = activation_bytes(work.tokens, work.config.width)
     return (
         Stage("text", TEXT_WORK, text_encoder=words * text.each + text.ring(words) + text.rest),
         Stage("references", picture, autoencoder=work.autoencoder),
-        Stage("sampling", sampling, 0, 0, resident * dit.each, dit.ring(resident), dit.rest),
+        Stage("sampling", work.sampling_bytes, 0, 0, resident * dit.each, dit.ring(resident), dit.rest),
         Stage("decoding", pixels, autoencoder=work.autoencoder),
     )
 
@@ -236,10 +254,12 @@ def text_encoder_of(work: Work) -> Blocks:
     return Blocks(TEXT_BLOCKS, 2 * (TEXT_ENCODER_PARAMETERS - WORD_PARAMETERS) / TEXT_BLOCKS, 2 * WORD_PARAMETERS)
 
 
-def activation_bytes(tokens: int, width: int, itemsize: int = 2, cached: bool = False) -> float:
-    """What a forward holds beside the weights. ``cached``: with the step cache."""
-    copies = TRANSFORMER_COPIES + CACHED_COPIES * cached
-    return copies * tokens * width * itemsize + WORKSPACE
+def activation_bytes(
+    tokens: int, width: int, itemsize: int = 2, cached_tokens: int = 0, compiled: bool = False
+) -> float:
+    """What a forward holds beside the weights. ``cached_tokens``: of the video, in all branches of the step cache."""
+    copies = COMPILED_COPIES if compiled else TRANSFORMER_COPIES
+    return (copies * tokens + CACHED_COPIES * cached_tokens) * width * itemsize + WORKSPACE
 
 
 def _sides(work: Work) -> Size:

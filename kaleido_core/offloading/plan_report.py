@@ -23,6 +23,7 @@ from .memory_plan import GIB, RESERVE, Machine, Plan, Work, plan_memory, text_en
 
 FRAMES = (65, 49, 33, 17, 9)
 SCALES = (1.0, 0.75, 0.5)
+CONVERT = "the file that convert --lora writes"
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,22 @@ def seconds(plan: Plan, card: Card) -> tuple[float, float, float, float]:
     frame = work.size.height * work.size.width
     vae = 0 if plan.stays else work.autoencoder / card.link
     decode = DECODE if plan.stays else DECODE_TILES
-    copied, read = plan.streamed / card.link, plan.from_disk / DISK
-    forward = max(forward_seconds(work.config, work.tokens, work.eight_bit, card), copied, read)
     return (
         text.size / card.link + product_seconds(text.count * text.each * 1024, card),  # two prompts of 512 tokens
         vae + pixel_seconds(ENCODE, frame * work.references, work.vae_bytes, card),
-        work.forwards * forward,
+        sampling_seconds(plan, card),
         vae + pixel_seconds(decode, frame * work.size.frames, work.vae_bytes, card),
     )
+
+
+def sampling_seconds(plan: Plan, card: Card) -> float:
+    work, copied, read = plan.work, plan.streamed / card.link, plan.from_disk / DISK
+    with_references, without = (
+        max(forward_seconds(work.config, tokens, work.eight_bit, card), copied, read)
+        for tokens in (work.tokens, work.video_tokens)
+    )
+    whole = work.whole + (1 - work.whole) / work.config.num_layers  # the others run their first block
+    return whole * (work.forwards * with_references + work.bare_forwards * without)
 
 
 def first_change(work: Work, machine: Machine) -> Change | None:
@@ -84,6 +93,11 @@ def _changes(work: Work) -> Iterator[tuple[str, Work]]:
 
 
 def _other_numbers(work: Work) -> Iterator[tuple[str, Work]]:
+    if work.merged_bytes:
+        merged = replace(work, merged_bytes=0.0)  # a file with the LoRA inside is mapped as any other
+        yield CONVERT, merged
+        yield from ((f"{CONVERT}, {options}", one) for options, one in _other_numbers(merged))
+        return
     half = replace(work, vae_bytes=2)
     if work.vae_bytes == 4:
         yield "--vae-dtype bf16", half
@@ -98,10 +112,14 @@ def _other_numbers(work: Work) -> Iterator[tuple[str, Work]]:
 def _heading(plan: Plan) -> Iterator[str]:
     work, whole = plan.work, (plan.work.size.height, plan.work.size.width)
     flops = forward_flops(work.config, work.tokens) / 1e15
+    bare = forward_flops(work.config, work.video_tokens) / 1e15
     yield (
         f"{whole[1]}x{whole[0]}, {work.size.frames} frames, {work.references} references: {work.tokens:,} tokens, "
         f"{work.forwards} forwards of {flops:.2f} PFLOP"
+        + (f", {work.bare_forwards} without references of {bare:.2f}" if work.bare_forwards else "")
     )
+    if work.whole < 1:
+        yield f"The step cache runs {100 * work.whole:.0f} % of them whole, as measured on kaleido-tiny."
     if plan.stays:
         yield "All parts stay on the card."
         return

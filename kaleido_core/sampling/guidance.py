@@ -61,7 +61,10 @@ def guided_velocity(positive: Tensor, negative: Tensor, cfg: float) -> Tensor:
 
 
 def guided_between(low: float, high: float, guidance: Guidance = two_passes) -> Guidance:
-    """Guidance only where ``low <= sigma <= high``; elsewhere the cond branch alone, at half the cost."""
+    """Guidance only where ``low <= sigma <= high``; elsewhere the cond branch alone, at half the cost or less.
+
+    That by the references goes with that by the text: ``guidance`` is run as a whole or not at all.
+    """
 
     def between(
         dit: Velocity, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning

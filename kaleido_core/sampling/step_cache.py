@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,13 +10,19 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
+BRANCHES = 3  # of guidance at most: the text, the other text, and that one without references
+INPUTS = ("latent", "sigma", "context", "references")  # of the model, in their order
+
+Key = tuple[int, int]  # a branch: its context, the same tensor at every step, and its number of references
+
 
 @dataclass
 class _Memory:
-    """What one branch (with text, without) did last: on video tokens only, ``[B N D]`` each."""
+    """What one branch did last: on video tokens only, ``[B N D]`` each."""
 
+    context: Tensor  # kept, so that no other tensor takes its place in memory and is mistaken for it
     first: Tensor  # what the first block added
-    others: Tensor  # what all other blocks added
+    others: Tensor  # what all other blocks added; while they compute, what they were given
     drift: float = 0.0  # how far ``first`` has moved since ``others`` was computed
 
 
@@ -28,40 +34,81 @@ class CacheReport:
     saved: int = 0
 
 
-@dataclass
-class _Branch:
-    """Which of the branches is running: known by its context, the same tensor at every step, and its references."""
+class _Cache:
+    """What the blocks that it stands between share during a forward."""
 
-    key: tuple[int, int] = (0, 0)
-    video_tokens: int = 0
-    memories: dict[tuple[int, int], _Memory] = field(default_factory=dict)
+    def __init__(self, threshold: float, patch: int) -> None:
+        self.threshold, self.patch, self.report = threshold, patch, CacheReport()
+        self.memories: dict[Key, _Memory] = {}
+        self.skips = False
+        self._context, self._key, self._video = torch.empty(0), (0, 0), slice(None)
+        self._current: _Memory | None = None
 
+    def begin(self, _dit: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Before a forward: which branch it is, and where its video tokens are."""
+        given = dict(zip(INPUTS, inputs, strict=False)) | named
+        self._context = given["context"]
+        self._key = id(self._context), len(given.get("references", ()))
+        self._video = slice(-(given["latent"][0, 0].numel() // self.patch), None)
+        if self._key not in self.memories and len(self.memories) == BRANCHES:
+            raise ConfigError(
+                f"The step cache meets another text after {BRANCHES}, the branches that guidance has at most; it needs "
+                "the same tensors at every step. Take two_passes, not one_batch, and a new step_cache for each sample."
+            )
 
-class _CachedBlocks(nn.Module):
-    """Stands for all blocks: the first one tells whether the others are needed."""
+    def after_first(self, before: Tensor, tokens: Tensor) -> None:
+        """The first block has made ``tokens`` ``[B N D]`` of ``before``: are the others needed?"""
+        video = tokens[:, self._video]
+        added = video - before[:, self._video]
+        memory = self.memories.get(self._key)
+        if memory is None or memory.first.shape != added.shape:
+            self.skips, self._current = False, _Memory(self._context, added, video.clone())
+            return
+        memory.drift += _distance(added, memory.first)
+        memory.first = added
+        self.skips = memory.drift < self.threshold
+        if self.skips:
+            video.add_(memory.others)  # what becomes of the reference tokens is never read
+            self.report.saved += 1
+            return
+        # Into the memory of what is out of date now: a copy beside it would raise the peak.
+        memory.others.copy_(video)
+        self._current = self.memories.pop(self._key)  # incomplete, should the forward not come to its end
 
-    def __init__(self, blocks: nn.ModuleList, threshold: float, branch: _Branch, report: CacheReport):
-        super().__init__()
-        self.blocks, self.threshold, self.branch, self.report = blocks, threshold, branch, report
-
-    def forward(self, tokens: Tensor, *rest: Any) -> Tensor:
-        first, *others = self.blocks
-        start, tokens = tokens, first(tokens, *rest)
-        video = slice(tokens.shape[1] - self.branch.video_tokens, None)
-        added = tokens[:, video] - start[:, video]
-        memory = self.branch.memories.get(self.branch.key)
-        if memory is not None and memory.first.shape == added.shape:
-            memory.drift += _distance(added, memory.first)
-            memory.first = added
-            if memory.drift < self.threshold:
-                self.report.saved += 1
-                # What becomes of the reference tokens is never read.
-                return torch.cat([tokens[:, : -self.branch.video_tokens], tokens[:, video] + memory.others], dim=1)
-        before = tokens[:, video]
-        for block in others:
-            tokens = block(tokens, *rest)
-        self.branch.memories[self.branch.key] = _Memory(added, tokens[:, video] - before)
+    def after_last(self, tokens: Tensor) -> None:
+        if self._current is None:
+            return
+        memory, self._current = self._current, None
+        torch.sub(tokens[:, self._video], memory.others, out=memory.others)
+        memory.drift = 0.0
+        self.memories[self._key] = memory
         self.report.whole += 1
+
+
+# Each block has a stand-in of its own: one for all would keep the first one's input alive until the last has computed.
+class _First(nn.Module):
+    """The first block, which tells whether the others are needed."""
+
+    def __init__(self, block: nn.Module, cache: _Cache) -> None:
+        super().__init__()
+        self.block, self.cache = block, cache
+
+    def forward(self, before: Tensor, *rest: Any) -> Tensor:
+        tokens = self.block(before, *rest)
+        self.cache.after_first(before, tokens)
+        return tokens
+
+
+class _Other(_First):
+    def forward(self, tokens: Tensor, *rest: Any) -> Tensor:
+        return tokens if self.cache.skips else self.block(tokens, *rest)
+
+
+class _End(_First):
+    """Behind all blocks."""
+
+    def forward(self, tokens: Tensor, *_rest: Any) -> Tensor:
+        self.cache.after_last(tokens)
         return tokens
 
 
@@ -72,22 +119,19 @@ def step_cache(dit: nn.Module, threshold: float) -> Iterator[CacheReport]:
     ``threshold`` is how far the first block's update may drift before all blocks run again: the sum of relative
     distances, on the video's tokens only, since references hardly change from step to step and would hide the video's
     changes. 0 never leaves anything out; 0.1 and 0.3 are usual. Holds two copies of the video tokens for each branch.
-    Steps of one run only: open a new one for each ``sample``.
+    Steps of one run only: open a new one for each ``sample``. Without gradients.
+
+    A forward raises ``ConfigError`` for a fourth branch, as ``one_batch`` gives with a new context at every step.
     """
     if not 0 <= threshold < 10:
         raise ConfigError(f"a step cache with threshold {threshold}: it lies in 0..10. Usual values are 0.1 and 0.3.")
-    branch, report = _Branch(), CacheReport()
-
-    def tell(_dit: nn.Module, inputs: tuple[Any, ...]) -> None:
-        latent, _sigma, context, *references = inputs[:4]
-        branch.key = (id(context), sum(map(len, references)))
-        branch.video_tokens = latent[0, 0].numel() // torch.Size(dit.config.patch_size).numel()  # pyright: ignore
-
     blocks: nn.ModuleList = dit.blocks  # pyright: ignore[reportAssignmentType]
-    hook = dit.register_forward_pre_hook(tell)
-    dit.blocks = nn.ModuleList([_CachedBlocks(blocks, threshold, branch, report)])
+    cache = _Cache(threshold, torch.Size(dit.config.patch_size).numel())  # pyright: ignore
+    hook = dit.register_forward_pre_hook(cache.begin, with_kwargs=True)
+    others = [_Other(block, cache) for block in blocks[1:]]
+    dit.blocks = nn.ModuleList([_First(blocks[0], cache), *others, _End(nn.Identity(), cache)])
     try:
-        yield report
+        yield cache.report
     finally:
         hook.remove()
         dit.blocks = blocks

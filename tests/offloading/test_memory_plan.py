@@ -85,6 +85,8 @@ def test_the_plan_is_the_placement():
     assert blocks_of(text).each == pytest.approx(text_encoder_of(OFFICIAL).each, rel=1e-3)
     plan = plan_memory(OFFICIAL, Machine(WIDE, WIDE))
     assert plan.stages[2].work == work_of_transformer(dit, OFFICIAL.size, 3)
+    cached = plan_memory(replace(OFFICIAL, cached_branches=3), Machine(WIDE, WIDE))
+    assert cached.stages[2].work == work_of_transformer(dit, OFFICIAL.size, 3, cached_branches=3)
     assert plan.stages[3].work == work_of_decoding(vae, OFFICIAL.size)
 
 
@@ -109,6 +111,19 @@ def test_the_disk_is_read_only_where_main_memory_cannot_keep_the_weights():
     assert [plan.fits for plan in plans] == [False, True, True, True]
     assert plans[1].from_disk > plans[2].from_disk > plans[3].from_disk == 0
     assert plans[1].from_disk <= plans[1].streamed
+
+
+def test_weights_that_a_lora_has_changed_stay_in_main_memory():
+    machine, whole = Machine(12 * GIB, 64 * GIB), transformer_of(OFFICIAL).size
+    plain, half, merged, eight = (
+        plan_memory(replace(OFFICIAL, merged_bytes=share * whole, weight_bytes=bytes_each), machine)
+        for share, bytes_each in ((0, 2), (0.5, 2), (1, 2), (1, 1))
+    )
+    assert half.ram_least - plain.ram_least == pytest.approx(whole / 2)
+    assert plain.ram_enough - plain.ram_least == pytest.approx(2 * (half.ram_enough - half.ram_least))
+    assert merged.ram_enough == merged.ram_least and merged.from_disk == 0
+    assert eight.ram_least == merged.ram_least, "they are merged before they are rounded"
+    assert not plan_memory(merged.work, Machine(12 * GIB, 16 * GIB)).fits
 
 
 def test_the_embedded_model_fits_anywhere():

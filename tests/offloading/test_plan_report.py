@@ -60,6 +60,24 @@ def test_swapping_costs_no_time_until_the_disk_is_read():
     assert "GiB from the disk" in report(planned(6, 16))
 
 
+def test_forwards_without_references_and_first_blocks_alone_take_less_time():
+    machine = (24, 64)
+    plain, third = (seconds(planned(*machine, replace(OFFICIAL, bare_forwards=bare)), H200)[2] for bare in (0, 50))
+    assert 0.7 * plain / 2 < third - plain < plain / 2, "50 of fewer tokens come to 100"
+    saved = planned(*machine, replace(OFFICIAL, whole=0.5, cached_branches=2))
+    assert seconds(saved, H200)[2] == pytest.approx(plain * (0.5 + 0.5 / 40))
+    text = report(planned(*machine, replace(OFFICIAL, bare_forwards=50, whole=0.47)))
+    assert "100 forwards of 2.56 PFLOP, 50 without references of 2.08" in text and "runs 47 % of them whole" in text
+
+
+def test_where_merged_weights_are_too_many_for_main_memory_they_are_merged_into_a_file():
+    work = replace(OFFICIAL, merged_bytes=25.0 * GIB)
+    change = first_change(work, Machine(24 * GIB, 16 * GIB))
+    assert change and change.options == "the file that convert --lora writes"
+    both = first_change(work, Machine(5 * GIB, 32 * GIB))
+    assert both and both.options == "the file that convert --lora writes, --eight-bit int8"
+
+
 def test_every_card_but_the_measured_one_is_called_an_estimate():
     measured, others = report(planned(12, 32)).splitlines()[-4:-2]
     assert "measured" in measured and "estimates" in others

@@ -5,7 +5,7 @@ from torch import nn
 from kaleido_core import Conditioning, sample, sigma_schedule
 from kaleido_core.errors import ConfigError
 from kaleido_core.sampling.guidance import guided_between, references_guided, reused_below
-from kaleido_core.sampling.speed import SPEEDS, Speed, sample_at, speed_of
+from kaleido_core.sampling.speed import SPEEDS, Speed, branches_of, count_forwards, sample_at, speed_of
 from kaleido_core.sampling.step_cache import step_cache
 
 from .test_step_cache import COND, LATENT, UNCOND
@@ -32,10 +32,12 @@ class Branches(nn.Module):
         super().__init__()
         self.values = {"cond": cond, "uncond": uncond, "bare": bare}
         self.ran: list[str] = []
+        self.contexts: list[torch.Tensor] = []
 
     def forward(self, latent, sigma, context, references):
         name = "bare" if not references else "cond" if context is COND.context else "uncond"
         self.ran.append(name)
+        self.contexts.append(context)
         return torch.full_like(latent, self.values[name])
 
 
@@ -104,6 +106,19 @@ def test_without_references_or_at_1_there_is_no_third_branch():
         model = Branches()
         sample_at(Speed(), model, LATENT, SIGMAS, *conds, 2.0, scale)
         assert len(model.ran) == 2 * (len(SIGMAS) - 1)
+
+
+@pytest.mark.parametrize("speed", [Speed(), Speed(reused_below=0.6), Speed(guided_to=0.3, reused_below=0.8)])
+@pytest.mark.parametrize(("cfg", "reference_cfg"), [(2.0, 3.0), (2.0, 1.0), (1.0, 3.0), (1.0, 1.0)])
+@pytest.mark.parametrize("references", [2, 0])
+def test_forwards_are_counted_as_they_are_made(speed: Speed, cfg: float, reference_cfg: float, references: int):
+    model = Branches()
+    cond, uncond = (Conditioning(one.context, one.references[:references]) for one in (COND, UNCOND))
+    sample_at(speed, model, LATENT, SIGMAS, cond, uncond, cfg, reference_cfg)
+    bare = model.ran.count("bare") if references else 0
+    assert count_forwards(speed, SIGMAS, cfg, reference_cfg, references) == (len(model.ran) - bare, bare)
+    branches = {(name, id(context)) for name, context in zip(model.ran, model.contexts, strict=True)}
+    assert branches_of(cfg, reference_cfg, references) == len(branches)
 
 
 def test_a_push_of_the_references_is_taken_again_with_that_of_the_text():

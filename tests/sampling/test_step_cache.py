@@ -3,7 +3,12 @@ import torch
 
 from kaleido_core import Conditioning, KaleidoDiT, sample, sigma_schedule
 from kaleido_core.errors import ConfigError
+from kaleido_core.offloading.memory_plan import CACHED_COPIES
+from kaleido_core.sampling import step_cache as module
+from kaleido_core.sampling.guidance import one_batch
 from kaleido_core.sampling.step_cache import step_cache
+
+from ..peak import Peak
 
 LATENT = torch.randn(1, 16, 2, 4, 4, generator=torch.manual_seed(0))
 REFERENCES = tuple(torch.randn(2, 1, 16, 1, 4, 4, generator=torch.manual_seed(1)))
@@ -45,7 +50,7 @@ def test_references_count_for_nothing_in_the_distance(dit):
     """They hardly change from step to step: counted in, they would hide that the video does."""
     with step_cache(dit, 0.2):
         dit(LATENT, torch.ones(1), COND.context, REFERENCES)
-        (memory,) = dit.blocks[0].branch.memories.values()
+        (memory,) = dit.blocks[0].cache.memories.values()
     assert memory.first.shape[1] == memory.others.shape[1] == 8, "2 frames of 2 x 2 patches"
 
 
@@ -55,6 +60,45 @@ def test_afterwards_the_model_is_as_it_was_even_after_an_error(dit):
         dit(LATENT, torch.ones(1), COND.context)
         raise RuntimeError("stop")
     assert dit.blocks is blocks and not dit._forward_pre_hooks and torch.equal(run(dit), exact)
+
+
+def test_references_given_by_name_tell_branches_apart_too(dit):
+    with step_cache(dit, 5.0) as report:
+        dit(LATENT, torch.ones(1), COND.context, references=REFERENCES)
+        dit(latent=LATENT, sigma=torch.ones(1), context=COND.context)
+    assert (report.whole, report.saved) == (2, 0)
+
+
+def test_branches_joined_anew_at_every_step_are_refused(dit):
+    with step_cache(dit, 0.1), pytest.raises(ConfigError, match="two_passes, not one_batch"):
+        sample(dit, LATENT, sigma_schedule(STEPS, 3.0), COND, UNCOND, cfg=2.0, guidance=one_batch)
+
+
+def test_a_forward_that_broke_off_leaves_no_memory(dit):
+    with step_cache(dit, 0.0):
+        dit(LATENT, torch.ones(1), COND.context, REFERENCES)
+        (memory,) = (memories := dit.blocks[0].cache.memories).values()
+        assert memory.context is COND.context
+        dit.blocks[2].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            dit(LATENT, torch.ones(1), COND.context, REFERENCES)
+        assert not memories
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_each_branch_takes_two_copies_of_the_video_tokens_and_no_more(dit, branches, monkeypatch):
+    """Also where blocks run whole although there is a memory already."""
+    monkeypatch.setattr(module, "_distance", lambda ours, theirs: 1.0)
+    latent, references = torch.randn(1, 16, 6, 16, 16), [torch.randn(1, 16, 1, 16, 16)] * 3
+    conds = [(COND.context, references), (UNCOND.context, references), (UNCOND.context, [])][:branches]
+    with Peak() as exact:
+        dit(latent, torch.ones(1), *conds[0])
+    with Peak() as cached, step_cache(dit, 0.1) as report:
+        for cond in conds * 2:
+            dit(latent, torch.ones(1), *cond)
+    video = 6 * 8 * 8 * 64 * 4  # bytes of its tokens
+    assert report.whole == 2 * branches and cached.bytes - exact.bytes == CACHED_COPIES * branches * video
 
 
 def test_another_size_starts_anew(dit):
