@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import math
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -194,29 +196,45 @@ def empty_latent(shape: Sequence[int]) -> Latent:
     return {"samples": torch.zeros(tuple(shape), device=comfy.model_management.intermediate_device())}
 
 
-def with_reference_guidance(model: Model, scale: float) -> Model:
-    """The model guided by its references too, as ``sampling.guidance.references_guided`` does; 1 changes nothing."""
-    if scale == 1:
-        return model
+def has_references(conditioning: Conditioning) -> bool:
+    return any(CONDITION in values for _, values in conditioning)
 
-    def guide(args: dict[str, Any]) -> list[Tensor]:
-        conds, outs = args["conds"], args["conds_out"]
-        branch = 0 if conds[1] is None else 1  # with cfg 1 there is no negative branch
-        if not any(CONDITION in cond["model_conds"] for cond in conds[branch]):
-            return outs
-        bare = [
-            {**cond, "model_conds": {name: value for name, value in cond["model_conds"].items() if name != CONDITION}}
-            for cond in conds[branch]
-        ]
-        out = comfy.samplers.calc_cond_batch(
-            args["model"], [bare], args["input"], args["timestep"], args["model_options"]
-        )[0]
+
+def with_reference_guidance(model: Model, scale: float, branch: int) -> Model:
+    """The model guided by its references too, as ``sampling.speed.sample_at`` does; for one run, as it keeps a push.
+
+    ``branch``: 1 pushes the negative away from what it gives without references, 0 the positive. One call computes
+    all, since caches of steps decide once a call what to skip. The push comes behind the guidance by the text, since
+    patches that look at the branches there must find them as the model gave them.
+    """
+    guided = model.clone()
+    earlier = guided.model_options.get("sampler_calc_cond_batch_function")
+    push = torch.zeros(())
+
+    def predict(args: dict[str, Any]) -> list[Tensor]:
+        nonlocal push
+        bare = [_without_references(cond) for cond in args["conds"][branch]]
+        *outs, out = _predict_also(bare, args, earlier)
         push = (scale - 1) * (outs[branch] - out)
-        return [one + push for one in outs]
+        return outs
 
-    model = model.clone()
-    model.set_model_sampler_pre_cfg_function(guide)
-    return model
+    guided.set_model_sampler_calc_cond_batch_function(predict)
+    guided.set_model_sampler_post_cfg_function(lambda args: args["denoised"] + push)
+    return guided
+
+
+def _without_references(cond: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in cond["model_conds"].items() if name != CONDITION}
+    # A name of its own, the same at each step: EasyCache files what it takes again under it.
+    return {**cond, "model_conds": kept, "uuid": uuid.uuid5(cond["uuid"], KEY)}
+
+
+def _predict_also(bare: list[Any], args: dict[str, Any], earlier: Callable[..., list[Tensor]] | None) -> list[Tensor]:
+    """The branches' clean latents and, last, that of ``bare``; another patch's function knows two branches only."""
+    rest = args["input"], args["sigma"], args["model_options"]
+    if earlier is None:
+        return comfy.samplers.calc_cond_batch(args["model"], [*args["conds"], bare], *rest)
+    return [*earlier(args), *comfy.samplers.calc_cond_batch(args["model"], [bare], *rest)]
 
 
 def sample_euler(
@@ -230,9 +248,11 @@ def sample_euler(
     reference_cfg: float,
 ) -> Latent:
     """The host's own sampling, with its previews, progress bar and cancel button."""
+    branch = 0 if math.isclose(cfg, 1.0) else 1  # the host's rule; at 1 the references guide the positive branch
+    by_references = reference_cfg != 1 and has_references(positive) and has_references((positive, negative)[branch])
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     result = comfy.sample.sample_custom(
-        with_reference_guidance(model, reference_cfg),
+        with_reference_guidance(model, reference_cfg, branch) if by_references else model,
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
         cfg,
         comfy.samplers.sampler_object("euler"),

@@ -23,6 +23,12 @@ PRESET_TOOLTIP = "; ".join(
 )
 
 
+# As in the core: what the text gives without references cannot differ from itself.
+BARE_NEGATIVE = (
+    "The negative has no references, so reference_cfg adds nothing: it pushes away from what the negative gives "
+    "without them. Connect the negative of Kaleido References."
+)
+
 ONLY_CUSTOM = " Counts with preset custom only."
 
 
@@ -53,8 +59,8 @@ def reference_cfg_input(when: str = "") -> io.Float.Input:
         step=0.1,
         round=0.001,
         optional=True,  # graphs saved before it was there go on working
-        tooltip="Guidance by the references: above 1 the subjects look more like them, and a step takes a third call "
-        f"of the model; 1 is off, as released.{when}",
+        tooltip="Guidance by the references: above 1 the subjects look more like them, and a step takes one more "
+        f"call of the model; 1 is off, as released.{when}",
     )
 
 
@@ -119,6 +125,7 @@ class KaleidoSampler(io.ComfyNode):
                 reference_cfg_input(ONLY_CUSTOM),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="For VAE Decode.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -137,5 +144,7 @@ class KaleidoSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         steps, cfg, shift, reference_cfg = PRESETS.get(preset, (steps, cfg, shift, reference_cfg))
         sigmas = sigma_schedule(steps, shift)
+        if 1 not in (cfg, reference_cfg) and host.has_references(positive) and not host.has_references(negative):
+            host.show_text(cls.hidden.unique_id, BARE_NEGATIVE)
         latent = host.sample_euler(model, positive, negative, latent, seed, sigmas, cfg, reference_cfg)
         return io.NodeOutput(latent)

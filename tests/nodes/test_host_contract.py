@@ -35,6 +35,11 @@ ASKED = {
     "comfy/sample.py:prepare_noise": ("latent_image", "seed", "noise_inds"),
     "comfy/sample.py:fix_empty_latent_channels": ("model", "latent_image"),
     "comfy/samplers.py:sampler_object": ("name",),
+    "comfy/samplers.py:calc_cond_batch": ("model", "conds", "x_in", "timestep", "model_options"),
+    "comfy/model_patcher.py:ModelPatcher.set_model_sampler_calc_cond_batch_function": (
+        "sampler_calc_cond_batch_function",
+    ),
+    "comfy/model_patcher.py:ModelPatcher.set_model_sampler_post_cfg_function": ("post_cfg_function",),
     "comfy/utils.py:load_torch_file": ("ckpt", "return_metadata"),
     "comfy/model_management.py:get_torch_device": (),
     "comfy/model_management.py:intermediate_device": (),

@@ -73,6 +73,11 @@ STOCK: dict[str, dict[str, Any]] = {
     "second pass, denoise 0.5": {"sampling": client.second_pass},
     "ModelSamplingSD3": {"sampling": client.ksampler, "behind": [node("ModelSamplingSD3", shift=5.0)]},
     "context windows": WINDOWS,
+    "guided by the references": {"sampling": lambda model: client.kaleido_sampler(model, reference_cfg=2.0)},
+    "the same in context windows": {
+        "sampling": lambda model: client.kaleido_sampler(model, reference_cfg=2.0),
+        **WINDOWS,
+    },
 }
 
 
@@ -103,12 +108,15 @@ PATCHES = {
 }
 
 
+@pytest.mark.parametrize("reference_cfg", [1.0, 2.0])
 @pytest.mark.parametrize("case", PATCHES)
 def test_patches_change_the_latent_as_much_before_kaleido_references_as_behind(
-    server: Server, away: Measure, case: str
+    server: Server, away: Measure, case: str, reference_cfg: float
 ):
+    settings = {"steps": 6, "reference_cfg": reference_cfg}
+
     def latent(**patches: Any) -> Tensor:
-        return latent_of(server, base_graph(lambda model: client.kaleido_sampler(model, steps=6), **patches))
+        return latent_of(server, base_graph(lambda model: client.kaleido_sampler(model, **settings), **patches))
 
     changed = latent(behind=[PATCHES[case]])
     assert torch.equal(latent(before=[PATCHES[case]]), changed)

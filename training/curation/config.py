@@ -25,7 +25,7 @@ class ModelsConfig:
     """Which model does what: "name" reads it from ``folder``, "name:PATH" from there; "" goes without."""
 
     folder: str = "models"
-    detector: str = "nanodet"
+    detector: str = "nanodet-whole"
     segmenter: str = "u2netp"
     embedder: str = "efficientnet"
     faces: str = "dlib"

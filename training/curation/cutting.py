@@ -7,7 +7,7 @@ import numpy as np
 
 from .boxes import area, grown, shared, whole
 from .clip import Box, Drop
-from .masks import STAGE, MaskConfig, Rival, box_of, clean, crowded, overlap_of, sharpness
+from .masks import STAGE, MaskConfig, Rival, box_of, clean, overlap_of, sharpness
 from .models.kinds import Embedder, Face, FaceModel, Pixels, Segmenter, Vector
 from .tracking import Spot
 
@@ -33,11 +33,8 @@ class Cutter:
         self.segmenter, self.embedder, self.faces, self.config = segmenter, embedder, faces, config
         self._masks: dict[tuple[int, Box], Pixels] = {}
 
-    def cut(self, picture: Pixels, spot: Spot, rivals: Sequence[Spot], company: Sequence[Box] = ()) -> Look | Drop:
-        """The subject of ``spot``, or the reason why its mask is not to be trusted.
-
-        ``company`` are boxes of what else is about there: how much of the mask lies in one of them is told.
-        """
+    def cut(self, picture: Pixels, spot: Spot, rivals: Sequence[Spot]) -> Look | Drop:
+        """The subject of ``spot``, or the reason why its mask is not to be trusted."""
         raw = self._mask(picture, spot)
         alone = clean(picture, raw, spot.box, spot.score, (), self.config)
         if alone.fault:  # rivals cost a mask each, and would not mend it
@@ -55,7 +52,6 @@ class Cutter:
             return Drop(STAGE, "two faces", _side(found[1]) / _side(found[0]), 0.5)
         face = found[0] if found else None
         scores = {**made.scores, "stable": stable, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}
-        scores["crowded"] = crowded(made.mask, company)
         return Look(spot, made.mask, on_white(crop, mask), self.embedder.embed(crop, mask), scores, face)
 
     def _rival(self, picture: Pixels, spot: Spot, rival: Spot) -> Rival:

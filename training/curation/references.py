@@ -36,6 +36,8 @@ class ReferencesConfig:
     pictures: int = 3  # of one track
     stable: float = 0.94  # of the mask: a track is followed by worse ones than it is shown by
     crowded: float = 1.0  # share of the mask inside another thing's box
+    part: float = 1.0  # and inside that of a smaller thing within the subject's own box
+    several: float = 0.15  # share of its box that the smaller of two things has which stand side by side in it
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ class References:
                 return Drop(self.name, reason, value, limit, track.id)
         ceilings = (
             ("large box", area(sight.box) / (rows * columns), config.greatest),
-            ("company", sight.scores.get("crowded", 0.0), config.crowded),
+            ("crowded", sight.scores.get("crowded", 0.0), config.crowded),
+            ("part", sight.scores.get("part", 0.0), config.part),
+            ("several", sight.scores.get("several", 0.0), config.several),
         )
         for reason, value, limit in ceilings:
             if value > limit:

@@ -214,9 +214,9 @@ class Subjects:
         for part in np.array_split(np.arange(len(fit)), min(self.config.masks, len(fit))):
             stretch = sorted((fit[n] for n in part), key=lambda spot: -_sharp(spot, scene.pictures[spot.frame]))
             for spot in stretch[: self.config.tries]:
-                made = cutter.cut(scene.pictures[spot.frame], spot, scene.rivals(spot), scene.company(spot))
+                made = cutter.cut(scene.pictures[spot.frame], spot, scene.rivals(spot))
                 if isinstance(made, Look):
-                    looks.append(made)
+                    looks.append(replace(made, scores={**made.scores, **scene.crowding(spot, made.mask)}))
                     break
                 faults.append(made)
         return sorted(looks, key=lambda look: look.spot.frame), faults

@@ -148,7 +148,7 @@ def test_an_output_folder_among_the_raw_videos_is_refused(raw: Path):
 
 def test_a_record_tells_who_captioned_and_which_models_and_settings_each_stage_had(out: Path):
     (first, *_) = read_records(out / "manifest.jsonl")
-    assert first.stages["subjects"].split()[2:] == ["nanodet", "u2netp", "efficientnet"]
+    assert first.stages["subjects"].split()[2:] == ["nanodet-whole", "u2netp", "efficientnet"]
     assert len(set(first.stages.values())) == len(first.stages) == 10
     assert first.stages["captions"].endswith("caption by sidecar")
 

@@ -1,5 +1,6 @@
 """Sampling as the host does it: patches on, branches with their own conditioning, latents normalised inside."""
 
+import uuid
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def sample_custom(
     for name, value in model.object_patches.items():
         setattr(network, name.removeprefix("diffusion_model."), value)
     branches = [
-        [{"cross_attn": cross, "model_conds": dict(extra)} for cross, extra in branch]
+        [{"cross_attn": cross, "model_conds": dict(extra), "uuid": uuid.uuid4()} for cross, extra in branch]
         for branch in (positive, negative)
     ]
     try:
@@ -51,9 +52,15 @@ def sample_custom(
 
 
 def _guided(model: ModelPatcher, latent: Tensor, sigma: Tensor, cfg: float, branches: list[Any]) -> Tensor:
-    conds = [branches[0], None if cfg == 1.0 else branches[1]]
-    outs = calc_cond_batch(model, conds, latent, sigma, model.model_options)
-    for change in model.model_options.get("sampler_pre_cfg_function", []):
-        args = {"conds": conds, "conds_out": outs, "cond_scale": cfg, "timestep": sigma, "input": latent}
-        outs = change({**args, "sigma": sigma, "model": model, "model_options": model.model_options})
-    return outs[1] + cfg * (outs[0] - outs[1])
+    options = model.model_options
+    conds = [branches[0], None if cfg == 1.0 and not options.get("disable_cfg1_optimization") else branches[1]]
+    args = {"input": latent, "sigma": sigma, "model": model, "model_options": options}
+    predict = options.get("sampler_calc_cond_batch_function")
+    positive, negative = (
+        predict({"conds": conds, **args}) if predict else calc_cond_batch(model, conds, latent, sigma, options)
+    )
+    denoised = negative + cfg * (positive - negative)
+    for change in options.get("sampler_post_cfg_function", []):
+        outs = {"cond_denoised": positive, "uncond_denoised": negative, "cond_scale": cfg}
+        denoised = change({"denoised": denoised, "cond": conds[0], "uncond": conds[1], **outs, **args})
+    return denoised

@@ -112,8 +112,13 @@ class ModelPatcher:
     def add_object_patch(self, name: str, obj: Any) -> None:
         self.object_patches[name] = obj
 
-    def set_model_sampler_pre_cfg_function(self, change: Any) -> None:
-        self.model_options.setdefault("sampler_pre_cfg_function", []).append(change)
+    def set_model_sampler_calc_cond_batch_function(self, function: Any) -> None:
+        self.model_options["sampler_calc_cond_batch_function"] = function
+
+    def set_model_sampler_post_cfg_function(self, change: Any, disable_cfg1_optimization: bool = False) -> None:
+        self.model_options.setdefault("sampler_post_cfg_function", []).append(change)
+        if disable_cfg1_optimization:
+            self.model_options["disable_cfg1_optimization"] = True
 
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Any) -> None:
         self.wrappers.setdefault(wrapper_type, {}).setdefault(key, []).append(wrapper)
