@@ -40,6 +40,16 @@ class KaleidoPlan(io.ComfyNode):
                 io.Float.Input(
                     "ram", default=0.0, min=0.0, max=8192.0, tooltip="GiB of main memory; 0: this computer."
                 ),
+                io.Float.Input(
+                    "reference_cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    round=0.001,
+                    optional=True,  # graphs saved before it was there go on working
+                    tooltip="As in Kaleido Sampler: other than 1, one more forward a step, without the references.",
+                ),
             ],
             outputs=[io.String.Output(display_name="plan", tooltip="The same text as on the node.")],
             is_output_node=True,
@@ -58,6 +68,7 @@ class KaleidoPlan(io.ComfyNode):
         vram: float,
         ram: float,
         model: host.Model | None = None,
+        reference_cfg: float = 1.0,
     ) -> io.NodeOutput:
         config, weight_bytes = (KALEIDO_14B, WEIGHT_BYTES["bf16"]) if model is None else host.config_of(model)
         weight_bytes = WEIGHT_BYTES.get(weights, weight_bytes)
@@ -65,5 +76,6 @@ class KaleidoPlan(io.ComfyNode):
         work = Work(VideoSize(length, height, width), references, forwards, config, weight_bytes)
         here = host.this_machine()
         machine = Machine(vram * GIB or here.vram, ram * GIB or here.ram)
-        text = plan_native(work, machine).text
+        bare = steps if reference_cfg != 1 and references else 0
+        text = plan_native(work, machine, bare).text
         return io.NodeOutput(text, ui=ui.PreviewText(text))

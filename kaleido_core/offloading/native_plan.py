@@ -1,20 +1,21 @@
 """As ``memory_plan``, for ComfyUI's own Wan model and autoencoder, which the nodes turn into Kaleido."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import KALEIDO_14B
 from .arithmetic import forward_flops, parameters_of
 from .cards import duration
 from .memory_plan import GIB, TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS, Machine, Work
 
-# Measured on ComfyUI 0.33's own Wan model, bfloat16, 14B, 43,008 tokens: 3.9 GiB of activations, 9.5 of [N D].
-ACTIVATIONS = 9.5
+# Measured on ComfyUI 0.33's own Wan model, bfloat16, 14B, 43,008 tokens: 4.16 GiB of activations, 10.15 of [N D].
+ACTIVATIONS = 10.15
 # Measured on ComfyUI's Wan autoencoder in bfloat16 at 512x896: 2.4 GiB to encode, 3.6 GiB to decode.
 ENCODE_BYTES, DECODE_BYTES = 2.4 * GIB / (512 * 896), 3.6 * GIB / (512 * 896)  # a pixel of one frame
 VAE_WEIGHTS, TEXT_ENCODER_WEIGHTS = 2 * VAE_PARAMETERS, TEXT_ENCODER_PARAMETERS  # bfloat16, fp8
 RESERVE = 0.8 * GIB  # the system's and the framework's own share of the card
 RAM_RESERVE = 6 * GIB
-H200_FLOPS = 420e12  # what that forward reached: 2.56 PFLOP in 6.09 s
+# What that forward of 2.56 PFLOP reached: in 6.48 s, and in 4.59 s with Kaleido Attention.
+H200_FLOPS, H200_FLOPS_WITH_ATTENTION = 395e12, 558e12
 CONSUMER_FLOPS = 80e12  # an assumption for a 24 GB gaming card
 
 
@@ -43,15 +44,19 @@ class NativePlan:
             f"encoding references  {_gib(self.encoding)}",
             f"decoding the clip    {_gib(self.decoding)}",
             f"text encoder in fp8  {_gib(self.text_encoder)}  (before the rest, then gone)",
-            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {duration(self.flops / H200_FLOPS)} on an H200, "
-            f"about {duration(self.flops / CONSUMER_FLOPS)} on a 24 GB gaming card (an estimate)",
+            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {duration(self.flops / H200_FLOPS)} on an H200 "
+            f"({duration(self.flops / H200_FLOPS_WITH_ATTENTION)} with Kaleido Attention), about "
+            f"{duration(self.flops / CONSUMER_FLOPS)} on a 24 GB gaming card (an estimate)",
             "It fits." if self.fits else "It does not fit.",
         ]
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
 
-def plan_native(work: Work, machine: Machine) -> NativePlan:
-    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured)."""
+def plan_native(work: Work, machine: Machine, bare_forwards: int = 0) -> NativePlan:
+    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured).
+
+    ``bare_forwards``, of guidance by the references, come to those of ``work`` and see no references.
+    """
     config = work.config
     weights = parameters_of(config) * work.weight_bytes
     a_block = weights / config.num_layers
@@ -66,6 +71,7 @@ def plan_native(work: Work, machine: Machine) -> NativePlan:
     text_encoder = TEXT_ENCODER_WEIGHTS if config.text_width == KALEIDO_14B.text_width else 0
     ram = max(swapped, text_encoder) + RAM_RESERVE  # one after the other
     fits_ram = machine.ram >= ram
+    bare_tokens = replace(work, references=0).tokens
     return NativePlan(
         weights=weights,
         activations=activations,
@@ -74,7 +80,7 @@ def plan_native(work: Work, machine: Machine) -> NativePlan:
         text_encoder=text_encoder,
         resident=resident,
         blocks=config.num_layers,
-        flops=work.forwards * forward_flops(config, work.tokens),
+        flops=work.forwards * forward_flops(config, work.tokens) + bare_forwards * forward_flops(config, bare_tokens),
         fits=fits_card and fits_ram,
         advice=tuple(_advice(work, machine, fits_card, ram, resident, decoding)),
     )

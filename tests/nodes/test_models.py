@@ -60,11 +60,17 @@ def test_demo_references_are_pictures(pack: Pack, picture: str):
     assert image.shape == (1, 256, 256, 3) and 0 <= image.min() < 0.9 and image.max() == 1
 
 
+def pflop(plan: str) -> float:
+    return float(plan.split("arithmetic")[1].split("PFLOP")[0].replace(",", ""))
+
+
 def test_plan_reads_a_models_sizes(pack: Pack, demo):
     inputs = {"width": 128, "height": 128, "length": 17, "references": 2, "steps": 20, "guidance": True}
     result = pack.run("KaleidoPlan", weights="as the model", vram=0.0, ram=0.0, model=demo[0], **inputs)
     assert "on the card)" in result.args[0] and "0.0 GiB" in result.args[0], "19 MB of weights"
     (other,) = pack.run("KaleidoPlan", weights="fp8", vram=12.0, ram=32.0, **inputs).args
+    (guided,) = pack.run("KaleidoPlan", weights="fp8", vram=12.0, ram=32.0, reference_cfg=3.0, **inputs).args
+    assert pflop(other) < pflop(guided) < 1.5 * pflop(other), "a third forward, of fewer tokens"
     assert "13.3 GiB" in other and result.ui.as_dict()["text"] == (result.args[0],)
 
 

@@ -29,6 +29,7 @@ IDS = {
     "KaleidoSaveVideo": ["images", "fps", "format", "quality", "filename_prefix"],
     "KaleidoPlan": [
         "model", "weights", "width", "height", "length", "references", "steps", "guidance", "vram", "ram",
+        "reference_cfg",
     ],
 }  # fmt: skip
 TAKEN = ("Kaleido Link", "Kaleido Director", "Kaleido Character", "Kaleido Visuals")  # another pack's

@@ -1,15 +1,32 @@
+from dataclasses import replace
+
 import pytest
 
 from kaleido_core import DiTConfig, VideoSize
 from kaleido_core.offloading.memory_plan import GIB, Machine, Work
-from kaleido_core.offloading.native_plan import plan_native
+from kaleido_core.offloading.native_plan import H200_FLOPS, H200_FLOPS_WITH_ATTENTION, plan_native
 
 OFFICIAL = Work(VideoSize(81, 512, 896), references=3)
 
 
 def test_the_official_clip_takes_what_the_native_model_took():
     plan = plan_native(OFFICIAL, Machine(141 * GIB, 200 * GIB))
-    assert plan.activations == pytest.approx(3.9 * GIB, rel=0.02) and plan.resident == 40 and plan.fits
+    assert plan.activations == pytest.approx(4.16 * GIB, rel=0.01) and plan.resident == 40 and plan.fits
+
+
+def test_the_arithmetic_takes_what_a_forward_took_with_and_without_kaleido_attention():
+    flops = plan_native(OFFICIAL, Machine(141 * GIB, 200 * GIB)).flops / OFFICIAL.forwards
+    assert flops / H200_FLOPS == pytest.approx(6.48, rel=0.01)
+    assert flops / H200_FLOPS_WITH_ATTENTION == pytest.approx(4.59, rel=0.01)
+    assert "11 min on an H200 (8 min with Kaleido Attention)" in plan_native(OFFICIAL, Machine(24 * GIB, 64 * GIB)).text
+
+
+def test_a_forward_without_references_is_the_shorter_one():
+    machine = Machine(141 * GIB, 200 * GIB)
+    three = plan_native(OFFICIAL, machine, bare_forwards=50)
+    bare = plan_native(replace(OFFICIAL, references=0, forwards=50), machine)
+    assert three.flops == plan_native(OFFICIAL, machine).flops + bare.flops
+    assert three.activations == plan_native(OFFICIAL, machine).activations
 
 
 @pytest.mark.parametrize("vram", [4, 8, 12, 16, 24, 48, 80])
