@@ -27,6 +27,11 @@ class DataError(KaleidoError):
     """An image, a video or a list that cannot be read or does not fit."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a compiler or a driver says, without the pages behind it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @functools.cache
 def warn_once(area: str, message: str) -> None:
     """Log ``message`` as a warning of ``kaleido.<area>``, once per process."""

@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from .errors import first_line
+
 logger = logging.getLogger("kaleido.rowwise")
 
 ROWS = 2048  # at a time: 40 MiB in float32 at width 5120, which stays in a cache
@@ -142,5 +144,4 @@ _works = True
 def _give_up(error: Exception) -> None:
     global _works
     _works = False
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    logger.warning("Without fused kernels, which is slower: %s", lines[0])
+    logger.warning("Without fused kernels, which is slower: %s", first_line(error))

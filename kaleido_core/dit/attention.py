@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line, warn_once
 
 logger = logging.getLogger("kaleido.dit")
 
@@ -31,7 +31,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """``[B A N K]``, ``[B A M K]``, ``[B A M K]`` -> ``[B A N K]``, scaled by 1/sqrt(K); the fastest exact kernel."""
     if not query.is_cuda or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, key, value)
-    return attend_by(fastest_kernel(query.device, query.dtype, query.shape[-1]))(query, key, value)
+    kernel = fastest_kernel(query.device, query.dtype, query.shape[-1])
+    try:
+        return attend_by(kernel)(query, key, value)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # it was chosen on other shapes
+        warn_once("dit", f"Attention by torch's own choice, which may be slower; {kernel} refuses: {first_line(error)}")
+        return F.scaled_dot_product_attention(query, key, value)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ frame chunk gives the same numbers as feeding it whole. A chunk that starts a cl
 """
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-logger = logging.getLogger("kaleido.vae")
+from ..errors import first_line, warn_once
 
 History = dict[nn.Module, Tensor]
 Keep = Callable[[Tensor, nn.Module, int], Tensor]  # what is wanted of the result of a layer, the how-manieth from 1
@@ -134,7 +133,7 @@ class NormSiLU(ChannelNorm, Streamed):
         buffer = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
         before, now = buffer[:, :, :LOOK_BACK], buffer[:, :, LOOK_BACK:]
         _ = before.zero_() if past is None else before.copy_(past)
-        norm_silu = _norm_silu() if x.is_cuda and _is_channels_last(x) else None
+        norm_silu = fused_norm_silu(x.device, x.dtype) if x.is_cuda and _is_channels_last(x) else None
         if norm_silu:
             norm_silu(x, self.gamma, now)
         else:
@@ -144,12 +143,20 @@ class NormSiLU(ChannelNorm, Streamed):
 
 
 @functools.cache
-def _norm_silu() -> Callable[[Tensor, Tensor, Tensor], None] | None:
-    """The kernel for graphics cards, where Triton is installed."""
+def fused_norm_silu(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], None] | None:
+    """The kernel for a graphics card, proven there once; None where it cannot be had, which is said once."""
+    x = torch.linspace(-1, 1, 64, dtype=dtype, device=device).view(1, 4, 1, 4, 4)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    gamma, made = torch.ones(4, dtype=dtype, device=device), torch.empty_like(x)
     try:
         from .norm_silu import norm_silu
-    except ImportError:
-        logger.info("Triton is not installed: the autoencoder takes a tenth longer.")
+
+        norm_silu(x, gamma, made)
+        torch.testing.assert_close(made, F.silu(2 * F.normalize(x.float(), dim=1)).to(dtype))
+    except torch.OutOfMemoryError:
+        raise  # says nothing of the kernel
+    except Exception as error:  # no Triton, no toolchain, a card or a type it cannot compile for
+        warn_once("vae", f"The autoencoder goes without its kernel, a tenth slower: {first_line(error)}")
         return None
     return norm_silu
 

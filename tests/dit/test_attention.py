@@ -44,6 +44,25 @@ def test_with_none_of_them_there_is_still_one(speeds):
     assert choose() == "math"
 
 
+def test_a_kernel_that_refuses_other_shapes_than_it_was_chosen_on_is_not_forced_on_them(speeds, monkeypatch, caplog):
+    def attend(*_):
+        raise errors[-1]
+
+    class OnCard(torch.Tensor):
+        is_cuda = True  # pyright: ignore[reportAssignmentType]
+
+    errors: list[Exception] = [RuntimeError("No available kernel. Aborting execution.")]
+    monkeypatch.setattr(module, "attend_by", lambda kernel: attend)
+    query, key, value = (x.as_subclass(OnCard) for x in (QUERY, KEY, VALUE))
+    for _ in range(2):
+        mixed = attention(query, key, value).as_subclass(torch.Tensor)
+        assert torch.equal(mixed, F.scaled_dot_product_attention(QUERY, KEY, VALUE))
+    assert len(caplog.messages) == 1 and "flash refuses: No available kernel" in caplog.messages[0]
+    errors.append(torch.OutOfMemoryError("full"))
+    with pytest.raises(torch.OutOfMemoryError):
+        attention(query, key, value)
+
+
 @pytest.mark.parametrize("kernel", ["math", "auto"])
 def test_every_exact_kernel_is_softmax_attention(kernel: str):
     expected = (QUERY @ KEY.mT / 8**0.5).softmax(-1) @ VALUE
