@@ -12,11 +12,12 @@ from torch import Tensor
 from .checkpoints.load import TINY, load_dit, load_text_encoder, load_tokenizer, load_vae
 from .checkpoints.lora import merge_lora, read_lora
 from .dit.attention import use_attention
+from .dit.compiled import compile_blocks
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .offloading.memory_plan import TEXT_WORK
 from .placement import ON_CPU, Placement, place, within_memory, work_of_decoding, work_of_transformer
-from .quantization.quantize import quantize
+from .quantization.quantize import EIGHT_BIT, quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .request import (
     VAE_DTYPES,
@@ -98,7 +99,10 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
         merge_lora(dit, lora, device)
     use_attention(dit, request.attention)
     if request.eight_bit:
-        quantize(dit, request.eight_bit, device)
+        form, accurate_sums = EIGHT_BIT[request.eight_bit]
+        quantize(dit, form, device, accurate_sums)
+    if request.compile:
+        compile_blocks(dit, device)
     work = max(work_of_sampling(dit, request, MAX_REFERENCES), work_of_decoding(vae, request.size))
     return Models(dit, vae, text_encoder, tokenizer, place(device, (dit, vae, text_encoder), work, room))
 
@@ -173,7 +177,7 @@ def work_of_sampling(dit: KaleidoDiT, request: Request, references: int) -> floa
     """Bytes that sampling holds beside the weights."""
     cached = speed_of(request.speed).drift > 0
     branches = branches_of(request.cfg, request.reference_cfg, references) if cached else 0
-    return work_of_transformer(dit, request.size, references, branches)
+    return work_of_transformer(dit, request.size, references, branches, request.compile)
 
 
 def encode_text(models: Models, texts: list[str]) -> Tensor:

@@ -40,11 +40,11 @@ def test_settings_left_out_are_the_models_own(stage: Stage):
 
 def test_shortcuts_are_recorded_and_replayed(stage: Stage):
     generate("--prompt", "a fox", "--speed", "fast", "--eight-bit", "int8", "--attention", "math",
-             "--vae-dtype", "bf16", "--out", "fox.mp4")  # fmt: skip
+             "--vae-dtype", "bf16", "--compile", "--out", "fox.mp4")  # fmt: skip
     assert generate("--replay", "fox.mp4", "--out", "again.mp4") == 0
     first, again = stage.requests
     assert first == again and again.vae_dtype == "bf16"
-    assert (again.speed, again.eight_bit, again.attention) == ("fast", "int8", "math")
+    assert (again.speed, again.eight_bit, again.attention, again.compile) == ("fast", "int8", "math", True)
 
 
 def test_a_card_may_be_shared(stage: Stage, capsys):

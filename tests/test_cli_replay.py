@@ -59,8 +59,8 @@ def test_a_replay_finds_pictures_beside_the_clip(stage: Stage, monkeypatch):
     assert generate("--replay", "../fox.mp4") == 0
 
 
-@pytest.mark.parametrize("setting", [("--seed", "0"), ("--reference-cfg", "2")])
-def test_a_replay_takes_no_other_settings(stage: Stage, capsys, setting: tuple[str, str]):
+@pytest.mark.parametrize("setting", [["--seed", "0"], ["--reference-cfg", "2"], ["--compile"]])
+def test_a_replay_takes_no_other_settings(stage: Stage, capsys, setting: list[str]):
     generate("--prompt", "a fox", "--out", "fox.mp4")
     assert f"--replay and {setting[0]}:" in refused(capsys, "--replay", "fox.mp4", *setting)
 

@@ -152,6 +152,16 @@ def test_eight_bits_and_a_kernel_are_taken_on_loading():
     assert 0 < error < 0.2, "some percent a forward; what is wrong is off by about 1"
 
 
+def test_blocks_are_compiled_on_loading_and_their_larger_memory_is_counted(monkeypatch):
+    compiled, asked, generate = [], [], sys.modules[load_models.__module__]
+    monkeypatch.setattr(generate, "compile_blocks", lambda dit, device: compiled.append(device))
+    monkeypatch.setattr(generate, "place", lambda device, parts, work, room: asked.append(work) or ON_CPU)
+    monkeypatch.setattr(generate, "work_of_decoding", lambda vae, size: 0)
+    for compile in (False, True):
+        load_models(replace(REQUEST, compile=compile))
+    assert compiled == [CPU] and asked[1] > asked[0]
+
+
 def test_the_autoencoder_computes_in_the_type_that_is_asked_for():
     exact = load_models(REQUEST).vae
     half = load_models(replace(REQUEST, vae_dtype="bf16")).vae

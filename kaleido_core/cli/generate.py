@@ -13,7 +13,7 @@ from ..dit.attention import KERNELS
 from ..errors import ConfigError
 from ..generate import Models, Result, load_models, render
 from ..offloading.memory_plan import GIB
-from ..quantization.quantize import FORMATS
+from ..quantization.quantize import EIGHT_BIT
 from ..request import VAE_DTYPES
 from ..request_files import Job, Record
 from ..sampling.speed import SPEEDS
@@ -47,8 +47,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="of the file; the model knows 16")
     add("--out", type=Path, help="the mp4, or a folder (default: here; with --list: kaleido-clips)")
     add("--overwrite", action="store_true", help="write over existing files")
-    add("--eight-bit", choices=FORMATS, help="multiply in eight bits: less memory and time, small errors")
+    eight = (
+        "multiply in eight bits: less memory and time, small errors; fp8_accurate adds up in float32, slower than fp8"
+    )
+    add("--eight-bit", choices=EIGHT_BIT, help=eight)
     add("--attention", choices=KERNELS, help="default: auto, the fastest exact kernel; sage has small errors")
+    compiled = (
+        "blocks by torch.compile: other roundings, half as much memory again beside the weights, no gain on an H200"
+    )
+    add("--compile", action="store_true", default=None, help=compiled)
     add("--vae-dtype", choices=VAE_DTYPES, help="default: fp32; bf16 takes half the memory, with small errors")
     vram = "of the card, to stay within; auto, the default: all that is free"
     add("--vram", type=memory_size_or_auto, metavar="auto|12GiB", help=vram)

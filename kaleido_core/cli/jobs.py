@@ -11,7 +11,7 @@ from ..request_files import Job, Record
 
 # What a replay takes from the clip itself, and what may lie elsewhere by now.
 SETTINGS = ("size", "frames", "steps", "cfg", "reference_cfg", "shift", "seed", "negative", "fps", "official_text")
-SETTINGS += ("speed", "eight_bit", "attention", "vae_dtype", "clean_references", "allow_extra_references")
+SETTINGS += ("speed", "eight_bit", "attention", "vae_dtype", "compile", "clean_references", "allow_extra_references")
 WEIGHTS = ("model", "vae", "text_encoder", "tokenizer")
 
 
@@ -98,4 +98,5 @@ def _request(arguments: argparse.Namespace, prompt: str, references: tuple[str, 
         attention=arguments.attention or "auto",
         vae_dtype=arguments.vae_dtype or "fp32",
         loras=tuple(arguments.loras or ()),
+        compile=bool(arguments.compile),
     )

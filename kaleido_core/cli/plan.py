@@ -33,7 +33,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--speed", choices=SPEEDS, default="exact", help="the others take less time, estimated, and more of the card")
     merged = "to be merged into the weights, which then stay in main memory; repeat for more"
     add("--lora", action="append", dest="loras", default=[], metavar="FILE", help=merged)
-    add("--weights", choices=WEIGHTS, default="bf16", help="fp8 and int8 are --eight-bit of generate")
+    add("--weights", choices=WEIGHTS, default="bf16", help="the latter two are --eight-bit of generate")
     add("--vae-dtype", choices=VAE_DTYPES, default="fp32", help="default: %(default)s")
     command.set_defaults(run=run)
 

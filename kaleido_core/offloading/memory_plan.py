@@ -34,7 +34,7 @@ RESERVE = 5 * GIB // 4
 # Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py); 5.1 on an H200.
 TRANSFORMER_COPIES = 5.2
 CACHED_COPIES = 2  # of the video's tokens, by the step cache for each branch (tests/sampling/test_step_cache.py)
-COMPILED_COPIES = 7.6  # of all tokens, where torch.compile made the blocks; 7.44 on an H200
+COMPILED_COPIES = 7.6  # of all tokens, where torch.compile made the blocks; 7.42 on an H200
 WORKSPACE = 0.3 * GIB  # inputs, and what the libraries borrow: peaks of block swap lay so much above the sums
 TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
 TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS = 5_680_910_336, 126_892_531

@@ -1,4 +1,4 @@
-"""Guidance with its two branches on two ranks: twice as fast, with the same numbers."""
+"""Guidance by the text with its two branches on two ranks: twice as fast, with the same numbers."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,12 @@ def two_ranks(predict: Predict, group: dist.ProcessGroup | None = None) -> Guida
     """A ``guidance`` for ``sample``: rank 0 of ``group`` predicts the cond branch, rank 1 the uncond one.
 
     ``predict`` is that of ``sampling.guidance``. Both ranks sample from the same noise and end with the same latent.
+    The third branch, of ``references_guided(scale, two_ranks(predict))``, runs on both ranks, each for itself.
     Raises ``ConfigError`` unless there are two ranks.
     """
     ranks = dist.get_world_size(group)
     if ranks != 2:
-        raise ConfigError(f"Guidance has two branches, here are {ranks} ranks; two are needed. Make a group of two.")
+        raise ConfigError(f"{ranks} ranks for cond and uncond; two are needed, one for each. Make a group of two.")
 
     def guide(
         dit: Model, latent: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import first_line
 from ..rowwise import by_rows, fused
 from .linear import EightBitLinear
 
@@ -23,7 +24,9 @@ class Int8Linear(EightBitLinear):
     limit = 127
 
     def multiply(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-        product = _fastest(values.device) if values.is_cuda and dtype.itemsize == 2 else int8_linear
+        # Inside torch.compile nothing can be tried out.
+        may_choose = values.is_cuda and dtype.itemsize == 2 and not torch.compiler.is_compiling()
+        product = _fastest(values.device) if may_choose else int8_linear
         return product(values, scale, self.weight, self.scale, self.bias, dtype)
 
 
@@ -62,7 +65,9 @@ def _fastest(device: torch.device) -> Product:
         from .int8_kernel import int8_linear as kernel
 
         torch.testing.assert_close(kernel(*given), int8_linear(*given))
+    except torch.OutOfMemoryError:
+        raise  # says nothing of the kernel
     except Exception as error:  # no Triton, no toolchain, a card it does not know
-        logger.warning("int8 without its kernel, which is slower: %s", str(error).strip().split("\n")[0])
+        logger.warning("int8 without its kernel, which is slower: %s", first_line(error))
         return int8_linear
     return kernel

@@ -4,27 +4,29 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from .fp8 import FIRST_CAPABILITY, Fp8Linear
+from .fp8 import AccurateFp8Linear, Fp8Linear, check_float8
 from .int8 import Int8Linear
 from .linear import EightBitLinear, replace_linears
 
 FORMATS: dict[str, type[EightBitLinear]] = {"fp8": Fp8Linear, "int8": Int8Linear}
+# What a request may ask for: a format, and whether its sums are to be accurate.
+EIGHT_BIT = {"fp8": ("fp8", False), "fp8_accurate": ("fp8", True), "int8": ("int8", False)}
 
 
-def quantize(dit: nn.Module, form: str, device: torch.device | None = None) -> nn.Module:
+def quantize(dit: nn.Module, form: str, device: torch.device | None = None, accurate_sums: bool = False) -> nn.Module:
     """Turn the linear layers of ``dit``'s blocks into ``form``, "fp8" or "int8", in place; the rest stays as it is.
 
     Half the weights' memory of bfloat16, and faster products, for an error of a few percent (int8 less). Weights that
     were scaled to float8 in their file are scaled anew, row by row. ``device``: where it will compute, if elsewhere.
+    ``accurate_sums``: float8's products are added up in float32, which takes longer; int8's are exact.
     Raises ``ConfigError`` for an unknown format and for float8 on a card that cannot multiply it.
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; we compute in {' and '.join(FORMATS)}. Choose one of them.")
     device = device or next(dit.parameters()).device
-    if form == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability(device) < FIRST_CAPABILITY:
-        raise ConfigError(
-            f"{torch.cuda.get_device_name(device)} does not multiply float8; Ada, Hopper and later cards do. Take int8."
-        )
+    kind = AccurateFp8Linear if form == "fp8" and accurate_sums else FORMATS[form]
+    if issubclass(kind, Fp8Linear) and device.type == "cuda":
+        check_float8(device, kind)
     blocks: nn.ModuleList = dit.blocks  # pyright: ignore[reportAssignmentType]
-    replace_linears(blocks, FORMATS[form])
+    replace_linears(blocks, kind)
     return dit

@@ -8,7 +8,9 @@ from kaleido_core import DiTConfig, KaleidoDiT, load_dit
 from kaleido_core.errors import ConfigError
 from kaleido_core.offloading.block_swap import block_swap
 from kaleido_core.quantization import int8
-from kaleido_core.quantization.quantize import FORMATS, quantize
+from kaleido_core.quantization.fp8 import AccurateFp8Linear, check_float8
+from kaleido_core.quantization.quantize import EIGHT_BIT, FORMATS, quantize
+from kaleido_core.request import Request
 
 forms = pytest.mark.parametrize("form", FORMATS)
 
@@ -74,6 +76,12 @@ def test_the_embedded_model_loses_little(form):
     assert sum(value.nbytes for value in dit.state_dict().values()) < 0.6 * plain  # of bfloat16
 
 
+def test_what_can_be_asked_for_is_a_format_or_refused_at_once():
+    assert {form for form, _ in EIGHT_BIT.values()} == set(FORMATS)
+    with pytest.raises(ConfigError, match="fp8, fp8_accurate, int8"):
+        Request("x", eight_bit="fp4")
+
+
 @forms
 def test_only_the_linear_layers_of_the_blocks_change(form):
     dit = KaleidoDiT(DiTConfig(2, 64, 2, 96, 32)).requires_grad_(False)
@@ -98,6 +106,30 @@ def test_eight_bit_blocks_can_visit(form):
 def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match="fp8 and int8"):
         quantize(KaleidoDiT(DiTConfig(1, 64, 2, 96, 32)), "fp4")
+
+
+def test_accurate_sums_are_asked_of_the_card_and_int8_has_them_anyway():
+    layers = []
+    for form, accurate in (("fp8", False), ("fp8", True), ("int8", True)):
+        dit = quantize(KaleidoDiT(DiTConfig(1, 64, 2, 96, 32)).requires_grad_(False), form, accurate_sums=accurate)
+        layers.append(dit.get_submodule("blocks.0.ffn.0"))
+    assert [getattr(layer, "fast_sum", None) for layer in layers] == [True, False, None]
+    assert type(layers[2]) is FORMATS["int8"]
+
+
+def test_a_card_that_refuses_float8_is_found_out_at_once(monkeypatch):
+    def multiply(*_):
+        raise errors[-1]
+
+    errors: list[Exception] = [RuntimeError("torch._scaled_mm is only for compute capability >= 9.0\nand more")]
+    check_float8.cache_clear()
+    monkeypatch.setattr(AccurateFp8Linear, "multiply", multiply)
+    with pytest.raises(ConfigError, match=r"does not multiply float8 \(torch._scaled_mm .*9.0\).*Take int8"):
+        check_float8(torch.device("cpu"), AccurateFp8Linear)
+    check_float8(torch.device("cpu"), FORMATS["fp8"])
+    errors.append(torch.OutOfMemoryError("full"))
+    with pytest.raises(torch.OutOfMemoryError):
+        check_float8(torch.device("cpu"), AccurateFp8Linear)
 
 
 @forms
