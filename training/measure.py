@@ -180,7 +180,8 @@ def limit_memory(cap: float | None, device: torch.device) -> None:
     """Let the process have no more than a card of ``cap`` GiB would."""
     if cap and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (cap * GIB - CONTEXT) / whole), device)
+        share = min(1.0, (cap * GIB - CONTEXT) / whole)
+        torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
 
 
 def read_arguments() -> argparse.Namespace:

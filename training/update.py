@@ -106,5 +106,5 @@ def _report(progress: Progress, problems: Sequence[str], count: int, batch: int)
     if progress.damaged > DAMAGED_SHARE * max(FEWEST, so_far):
         raise DataError(
             f"{progress.damaged} of {so_far} samples were damaged or had no finite loss, now {said}. "
-            "We stop above 1 %. Mend or remove these records; if every loss is affected, lower the learning rate."
+            "We stop above 1 %. Mend or remove these records and go on; lower the learning rate if no loss is finite."
         )

@@ -11,7 +11,9 @@ from .small_run import run, small_config, write_cache
 
 def test_tensorboard_shows_every_step_once_after_a_run_was_killed(tmp_path: Path, monkeypatch):
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
+        EventAccumulator,
+    )
 
     from training.train import Run
 
