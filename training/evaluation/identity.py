@@ -57,15 +57,34 @@ class Moments(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """How well each clip shows each drawing, ``score`` [N M] from 0 up, and where: ``pose`` [N S M 4] in each frame.
+    """How well each clip shows each drawing, ``score`` [N M] from 0 up, and where.
 
     A score is the logarithm of the factor by which the drawing lowers the squared error of a flat surround, weighted
-    by size^(1/4), at the best pose, 0 where no pose lowers it; averaged over the clip's frames. A pose is x and y in
-    -1..1, size as a share of the frame, and radians.
+    by size^(1/4), at the best pose, 0 where no pose lowers it; averaged over the clip's frames. ``pose`` [N S M 4] in
+    each frame is x and y in -1..1, size as a share of the frame, and radians; ``mirrored`` int64 [N S M] is 0 or 1.
     """
 
     score: Tensor
     pose: Tensor
+    mirrored: Tensor
+
+
+def find_drawings(
+    frames: Tensor, sprites: Tensor, count: int, device: str = "cpu", search: Search | None = None
+) -> Tensor:
+    """The ``count`` drawings that each clip shows best, int64 [N count]; arguments as ``match_drawings``.
+
+    Each one found is painted over with its surround before the next is looked for: else what looks like the first
+    subject would outrank the second, and a second that looks like the first would be seen in the first one's place.
+    """
+    found = torch.empty(len(frames), 0, dtype=torch.int64)
+    while True:
+        matches = match_drawings(frames, sprites, device, search)
+        best = matches.score.scatter(1, found, -1.0).argmax(1)  # [N]
+        found = torch.cat([found, best[:, None]], 1)
+        if found.shape[1] == count:
+            return found
+        frames = _painted_over(frames, sprites, matches, best)
 
 
 def match_drawings(frames: Tensor, sprites: Tensor, device: str = "cpu", search: Search | None = None) -> Matches:
@@ -75,44 +94,43 @@ def match_drawings(frames: Tensor, sprites: Tensor, device: str = "cpu", search:
     search = search or Search()
     images = ((frames.to(device, torch.float32) + 1) / 2).flatten(0, 1)
     chunks = [_match_frames(chunk, sprites.to(device), search) for chunk in images.split(search.frames_at_once)]
-    score, pose = (torch.cat(part).unflatten(0, frames.shape[:2]).cpu() for part in zip(*chunks, strict=True))
-    return Matches(score.mean(1), pose)
+    score, *place = (torch.cat(part).unflatten(0, frames.shape[:2]).cpu() for part in zip(*chunks, strict=True))
+    return Matches(score.mean(1), *place)
 
 
-def top1_rate(scores: Tensor, targets: Tensor) -> float:
-    """Share of clips [N M] whose best candidate is the target [N]."""
-    return (scores.argmax(1) == targets).float().mean().item()
+def all_found_rate(found: Tensor, targets: Tensor) -> float:
+    """Share of clips whose R drawings found are the R targets, [N R] both, in any order."""
+    return (found.sort(1).values == targets.sort(1).values).all(1).float().mean().item()
 
 
-def all_found_rate(matches: Matches, targets: Tensor) -> float:
-    """Share of clips whose R best candidates, each in a place of its own, are the R targets [N R], in any order."""
-    best = best_apart(matches, targets.shape[1])
-    return (best.sort(1).values == targets.sort(1).values).all(1).float().mean().item()
-
-
-def best_apart(matches: Matches, count: int) -> Tensor:
-    """The best candidate, then the best of those that lie elsewhere, and so on: [N count].
-
-    Without the second condition, a drawing that looks like the first subject outranks the second subject.
-    """
-    score, chosen = matches.score.clone(), []
-    for _ in range(count):
-        best = score.argmax(1)  # [N]
-        chosen.append(best)
-        one = matches.pose[torch.arange(len(best)), :, best][:, :, None]  # [N S 1 4]
-        apart = (matches.pose[..., :2] - one[..., :2]).norm(dim=-1) / 2  # share of the frame
-        same_place = apart < 0.5 * torch.minimum(matches.pose[..., 2], one[..., 2])
-        score = score.masked_fill(same_place.float().mean(1) > 0.5, -1.0)
-        score[torch.arange(len(best)), best] = -1.0
-    return torch.stack(chosen, 1)
-
-
-def _match_frames(images: Tensor, sprites: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-    """[K 3 H W] in 0..1, [M 4 64 64] -> [K M], [K M 4]: the best pose of every drawing, refined in two climbs."""
+def _match_frames(images: Tensor, sprites: Tensor, search: Search) -> tuple[Tensor, Tensor, Tensor]:
+    """[K 3 H W] in 0..1, [M 4 64 64] -> [K M], [K M 4], [K M]: every drawing's best pose, refined in two climbs."""
     poses, mirrored = _likely_poses(images, _drawings(sprites, search.coarse_side), search)
     _, poses, mirrored = _climb(images, _drawings(sprites, search.middle_side), poses, mirrored, search)
-    scores, poses, _ = _climb(images, _drawings(sprites, search.fine_side), poses, mirrored, search)
-    return scores[..., 0], poses[:, :, 0]
+    scores, poses, mirrored = _climb(images, _drawings(sprites, search.fine_side), poses, mirrored, search)
+    return scores[..., 0], poses[:, :, 0], mirrored[..., 0]
+
+
+def _painted_over(frames: Tensor, sprites: Tensor, matches: Matches, which: Tensor) -> Tensor:
+    """``frames`` [N S 3 H H] with drawing ``which`` [N] of each clip, and its rim, in the mean colour around it."""
+    rows, drawings = torch.arange(len(frames)), _drawings(sprites.cpu(), Search.fine_side)
+    mirrored = matches.mirrored[rows, :, which]  # [N S]
+    chosen = (which[:, None] + mirrored * len(sprites)).flatten()
+    poses = matches.pose[rows, :, which].flatten(0, 1)  # [N*S 4]
+    images = frames.float().cpu().flatten(0, 1)
+    ring = drawings.ring[chosen]
+    colour = (ring[:, None] * _sample(images, poses[:, None], Search.fine_side)[:, 0]).sum((2, 3))
+    shape = ((drawings.weight[chosen] > 0) | (ring > 0)).float()[:, None]
+    cover = F.grid_sample(shape, _grid_of_frame(poses, frames.shape[-1]), align_corners=False)
+    return torch.lerp(images, colour[:, :, None, None], cover).view(frames.shape)
+
+
+def _grid_of_frame(poses: Tensor, side: int) -> Tensor:
+    """Where each pixel of a frame lies in the patch of a drawing at its pose: [K 4] -> [K side side 2]."""
+    x, y, size, angle = poses.unbind(-1)
+    cos, sin = (wave(angle) / (PATCH_SCALE * size) for wave in (torch.cos, torch.sin))
+    affine = torch.stack([cos, sin, -(cos * x + sin * y), -sin, cos, sin * x - cos * y], -1).view(-1, 2, 3)
+    return F.affine_grid(affine, [len(poses), 1, side, side], align_corners=False)
 
 
 def _drawings(sprites: Tensor, side: int) -> Drawings:

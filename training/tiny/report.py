@@ -24,8 +24,8 @@ from kaleido_core import Conditioning, initial_noise, load_dit, load_text_encode
 from kaleido_core.checkpoints.load import ASSETS, TINY_FILES
 from kaleido_core.generate import Models, encode_text, load_models
 from kaleido_core.request import DEFAULTS_TINY, Request
-from kaleido_core.sampling.speed import Speed, sample_at
-from training.evaluation.identity import Search, all_found_rate, match_drawings
+from kaleido_core.sampling.speed import SPEEDS, Speed, sample_at
+from training.evaluation.identity import Search, all_found_rate, find_drawings
 
 from .data import Artwork, draw_scenes, load_artwork
 from .recipe import WHOLE
@@ -33,7 +33,6 @@ from .render import render_clips, render_references
 from .scene import Scenes
 from .train_vae import psnr
 
-EXACT = Speed()
 PIECE = 50  # clips generated at a time
 MATCHED_FRAMES = (1, 6, 11, 15)
 PHOTO_CAPTIONS = (
@@ -42,6 +41,18 @@ PHOTO_CAPTIONS = (
     "The subject spins clockwise against a starry night sky.",
 )
 SHEET_FRAMES = (0, 4, 8, 12, 16)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clips are generated; by default as users get them."""
+
+    cfg: float = DEFAULTS_TINY.cfg
+    reference_cfg: float = DEFAULTS_TINY.reference_cfg
+    speed: Speed = SPEEDS["exact"]
+
+
+OWN = Settings()
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,9 @@ def choose_cases(art: Artwork, candidates: Tensor, count: int, references: int) 
 
 @torch.no_grad()
 def make_clips(
-    models: Models, captions: Sequence[str], pictures: Sequence[Tensor], seed: int, speed: Speed = EXACT
+    models: Models, captions: Sequence[str], pictures: Sequence[Tensor], seed: int, settings: Settings = OWN
 ) -> Tensor:
-    """Generated pixels ``[N 3 F H W]`` with the embedded model's own settings; ``pictures`` ``[N 3 1 H W]`` each."""
+    """Generated pixels ``[N 3 F H W]`` of the embedded model; ``pictures`` ``[N 3 1 H W]`` each."""
     references = tuple(models.vae.encode(picture) for picture in pictures)
     context = encode_text(models, list(captions))
     negative = encode_text(models, [DEFAULTS_TINY.negative]).expand_as(context)
@@ -91,14 +102,14 @@ def make_clips(
     noise = initial_noise(shape, seed).to(models.device)
     sigmas = sigma_schedule(DEFAULTS_TINY.steps, DEFAULTS_TINY.shift)
     latent = sample_at(
-        speed,
+        settings.speed,
         models.dit,
         noise,
         sigmas,
         Conditioning(context, references),
         Conditioning(negative, references),
-        cfg=DEFAULTS_TINY.cfg,
-        reference_cfg=DEFAULTS_TINY.reference_cfg,
+        cfg=settings.cfg,
+        reference_cfg=settings.reference_cfg,
     )
     return models.vae.decode(latent, chunk=WHOLE)
 
@@ -112,7 +123,7 @@ def load_exported(folder: Path, device: torch.device) -> Models:
 
 
 def generate_all(
-    models: Models, art: Artwork, scenes: Scenes, with_references: bool, speed: Speed = EXACT, piece: int = PIECE
+    models: Models, art: Artwork, scenes: Scenes, with_references: bool, settings: Settings = OWN, piece: int = PIECE
 ) -> tuple[Tensor, Tensor]:
     """Clips in -1..1, float16 on the CPU, ``[N 3 F H W]``, and the reference pictures ``[N R 3 H W]``."""
     clips, references = [], []
@@ -120,7 +131,7 @@ def generate_all(
         part = scenes[start : start + piece]
         pictures = render_references(part, art.emoji, art.photos, art.device)
         given = pictures if with_references else []
-        clips.append(make_clips(models, part.captions, given, start, speed).half().cpu())
+        clips.append(make_clips(models, part.captions, given, start, settings).half().cpu())
         references.append(torch.stack([picture[:, :, 0] for picture in pictures], 1).cpu())
     return torch.cat(clips), torch.cat(references)
 
@@ -129,7 +140,7 @@ def found(clips: Tensor, targets: Tensor, sprites: Tensor, device: torch.device)
     """Share of clips ``[N 3 F H W]`` in which every reference is recognised among the candidates."""
     frames = clips[:, :, list(MATCHED_FRAMES)].float().transpose(1, 2)
     search = Search(frames_at_once=4 if device.type == "cpu" else 64)
-    return all_found_rate(match_drawings(frames, sprites, str(device), search), targets)
+    return all_found_rate(find_drawings(frames, sprites, targets.shape[1], str(device), search), targets)
 
 
 def write_sheet(path: Path, clips: Tensor, references: Tensor, rows: int = 12) -> None:
@@ -149,7 +160,7 @@ def try_photographs(models: Models, art: Artwork, path: Path) -> None:
     write_sheet(path, make_clips(models, captions, [pixels[:, :, None]], 0).cpu(), pixels[:, None].cpu())
 
 
-def measure(models: Models, art: Artwork, out: Path, count: int) -> dict[str, float]:
+def measure(models: Models, art: Artwork, out: Path, count: int, settings: Settings = OWN) -> dict[str, float]:
     """All figures, in 0..1 but for the PSNR in dB and the seconds."""
     candidates = candidate_drawings(art, 200)
     sprites = art.emoji.sprites[candidates.to(art.device)]
@@ -157,7 +168,7 @@ def measure(models: Models, art: Artwork, out: Path, count: int) -> dict[str, fl
     began = time.monotonic()
     for references in (1, 2):
         cases = choose_cases(art, candidates, count, references)
-        clips, pictures = generate_all(models, art, cases.scenes, with_references=True)
+        clips, pictures = generate_all(models, art, cases.scenes, True, settings)
         write_sheet(out / f"references_{references}.png", clips, pictures)
         figures[f"found_{references}"] = found(clips, cases.targets, sprites, art.device)
         true = render_clips(cases.scenes, art.emoji, art.photos, art.device)
@@ -167,7 +178,7 @@ def measure(models: Models, art: Artwork, out: Path, count: int) -> dict[str, fl
             with torch.no_grad():
                 decoded = [models.vae.decode(models.vae.encode(p, WHOLE), WHOLE).cpu() for p in true.split(PIECE)]
             figures["autoencoder_1"] = found(torch.cat(decoded), cases.targets, sprites, art.device)
-            clips, pictures = generate_all(models, art, cases.scenes, with_references=False)
+            clips, pictures = generate_all(models, art, cases.scenes, False, settings)
             write_sheet(out / "references_0.png", clips, pictures)
             figures["without_references"] = found(clips, cases.targets, sprites, art.device)
     figures["seconds"] = time.monotonic() - began
@@ -180,12 +191,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--weights", type=Path, default=ASSETS, help="folder of exported files; default: the shipped")
+    parser.add_argument("--cfg", type=float, default=OWN.cfg)
+    parser.add_argument("--reference-cfg", type=float, default=OWN.reference_cfg)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = load_exported(arguments.weights, device)
     art = load_artwork(arguments.data, device)
-    figures = measure(models, art, arguments.out, arguments.clips)
+    settings = Settings(arguments.cfg, arguments.reference_cfg)
+    figures = measure(models, art, arguments.out, arguments.clips, settings)
     try_photographs(models, art, arguments.out / "photographs.png")
     (arguments.out / "quality.json").write_text(json.dumps(figures, indent=1) + "\n")
 

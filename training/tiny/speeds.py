@@ -20,7 +20,7 @@ from kaleido_core.request import Request
 from kaleido_core.sampling.speed import SPEEDS
 
 from .data import Artwork, load_artwork
-from .report import Cases, candidate_drawings, choose_cases, found, generate_all
+from .report import Cases, Settings, candidate_drawings, choose_cases, found, generate_all
 
 logger = logging.getLogger("kaleido.training")
 
@@ -66,7 +66,7 @@ def measure_speeds(models: Models, art: Artwork, cases: Cases, sprites: Tensor) 
     figures, exact, exact_work = [], torch.zeros(0), 1
     for name, speed in SPEEDS.items():
         with counted_blocks(models.dit) as counts:
-            clips, _ = generate_all(models, art, cases.scenes, True, speed, piece=1)
+            clips, _ = generate_all(models, art, cases.scenes, True, Settings(speed=speed), piece=1)
         if name == "exact":
             exact, exact_work = clips, sum(counts)
         near = likeness(clips, exact)
