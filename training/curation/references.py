@@ -35,8 +35,8 @@ class ReferencesConfig:
     pose: float = 0.22  # difference between them
     pictures: int = 3  # of one track
     stable: float = 0.94  # of the mask: a track is followed by worse ones than it is shown by
-    crowded: float = 1.0  # share of the mask inside another thing's box
-    part: float = 1.0  # and inside that of a smaller thing within the subject's own box
+    crowded: float = 0.05  # share of the mask inside another thing's box
+    part: float = 0.25  # and inside that of a smaller thing within the subject's own box
     several: float = 0.15  # share of its box that the smaller of two things has which stand side by side in it
 
 
