@@ -34,8 +34,9 @@ class ReferencesConfig:
     away: float = 1.0  # seconds between two pictures of a track
     pose: float = 0.22  # difference between them
     pictures: int = 3  # of one track
-    stable: float = 0.94  # of the mask: a track is followed by worse ones than it is shown by
-    crowded: float = 0.05  # share of the mask inside another thing's box
+    stable: float = 0.97  # of the mask: a track is followed by worse ones than it is shown by
+    agrees: float = 0.88  # the same of its box and the detector's
+    crowded: float = 0.02  # share of the mask inside another thing's box
     part: float = 0.25  # and inside that of a smaller thing within the subject's own box
     several: float = 0.15  # share of its box that the smaller of two things has which stand side by side in it
 
@@ -116,6 +117,7 @@ class References:
             ("dark", float(luma.mean()), config.light),
             ("flat", float(luma.std()), config.contrast),
             ("unstable mask", sight.scores.get("stable", 1.0), config.stable),
+            ("part lost", sight.scores.get("agrees", 1.0), config.agrees),
             ("no face", sight.scores.get("face", 0.0) if is_person(track.label) else 1.0, config.face),
         )
         for reason, value, limit in floors:
