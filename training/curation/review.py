@@ -69,7 +69,8 @@ class Reviewing:
             pictures[which] = replace(pictures[which], review=verdict.review)
             self._records[number] = replace(record, references=tuple(pictures))
             # Read anew: a run of curation or another review may have written since this page was opened.
-            decisions = read_decisions(self.out) | {(record.id, pictures[which].path): verdict.review}
+            decisions = read_decisions(self.out)
+            decisions[record.id, pictures[which].path] = verdict.review
             save(self.out, decided(read_plain(self.out), decisions), decisions)
 
     def video(self, place: int) -> bytes:

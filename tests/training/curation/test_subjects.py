@@ -87,7 +87,8 @@ class Denies:
 
 def test_a_caption_lends_its_name_to_no_other_label_and_not_against_the_image_text_model():
     spots = [Spot(0, (0, 0, 9, 9), 0.5, "dog", np.ones(1, np.float32))]
-    looks = [Look(spots[0], *[np.zeros((9, 9, 3), np.uint8)] * 2, np.ones(1, np.float32), {"sharp": 1.0}, None)]
+    empty = np.zeros((9, 9, 3), np.uint8)
+    looks = [Look(spots[0], empty, empty, np.ones(1, np.float32), {"sharp": 1.0}, None)]
     other = replace(clip_of("a"), words=("rabbit",), caption="A rabbit.", caption_source="vlm")
     named = replace(other, words=("dog",), caption="A dog.")
     config = NamingConfig()
