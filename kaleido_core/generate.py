@@ -163,7 +163,8 @@ def sample_somewhere(
     """The clean latent; from the beginning again, with less of the model on the device, should its memory run out."""
     dit = models.dit
     noise = initial_noise(request.size.latent_shape(dit.config.latent_channels), request.seed).to(models.device)
-    sigmas, speed = sigma_schedule(request.steps, request.shift), speed_of(request.speed)
+    speed = speed_of(request.speed)
+    sigmas = sigma_schedule(speed.steps_of(request.steps), request.shift)
     work = work_of_sampling(dit, request, len(cond.references))
 
     def run(placement: Placement) -> Tensor:

@@ -247,11 +247,11 @@ def save_lora(path: Path) -> Path:
 def test_plan_counts_the_third_forward_the_speed_and_merged_loras(capsys, tmp_path: Path):
     words = ["plan", "--vram", "24", "--ram", "64"]
     lora = str(save_lora(tmp_path / "lora.safetensors"))
-    for more in ([], ["--reference-cfg", "3"], ["--speed", "fast"], ["--lora", lora, "--lora", lora]):
+    for more in ([], ["--reference-cfg", "3"], ["--speed", "cached"], ["--lora", lora, "--lora", lora]):
         assert cli.main([*words, *more]) == 0
-    plain, third, fast, merged = capsys.readouterr().out.split("It fits.\n")[:4]
+    plain, third, cached, merged = capsys.readouterr().out.split("It fits.\n")[:4]
     assert "100 forwards" in plain and "100 forwards of 2.56 PFLOP, 50 without references" in third
-    assert "31 % of them whole" in fast and "92 forwards" not in plain
+    assert "65 % of them whole" in cached and "of them whole" not in plain
     assert "at least 4.7" in plain and "at least 4.8" in merged, "0.05 GiB of one layer, once"
 
 

@@ -84,7 +84,12 @@ def test_the_step_cache_is_counted_for_each_branch_before_anything_is_placed(mon
     asked, generate = [], sys.modules[load_models.__module__]
     monkeypatch.setattr(generate, "place", lambda device, parts, work, room: asked.append(work) or ON_CPU)
     monkeypatch.setattr(generate, "work_of_decoding", lambda vae, size: 0)
-    for speed, cfg, reference_cfg in (("exact", 2.0, 3.0), ("fast", 1.0, 1.0), ("fast", 2.0, 1.0), ("fast", 2.0, 3.0)):
+    for speed, cfg, reference_cfg in (
+        ("exact", 2.0, 3.0),
+        ("cached", 1.0, 1.0),
+        ("cached", 2.0, 1.0),
+        ("cached", 2.0, 3.0),
+    ):
         load_models(replace(REQUEST, speed=speed, cfg=cfg, reference_cfg=reference_cfg))
     one, two, three = (work - asked[0] for work in asked[1:])
     assert 0 < one == pytest.approx(two / 2) == pytest.approx(three / 3)

@@ -16,7 +16,7 @@ from ..offloading.memory_plan import GIB
 from ..quantization.quantize import EIGHT_BIT
 from ..request import VAE_DTYPES
 from ..request_files import Job, Record
-from ..sampling.speed import SPEEDS
+from ..sampling.speed import SPEEDS, speed_of
 from ..shapes import Step, check_reference_count
 from .exit_codes import DIFFERS, DONE
 from .jobs import jobs_of
@@ -129,7 +129,8 @@ def _device(name: str | None) -> str:
 
 
 def _render(models: Models, job: Job) -> Result:
-    with tqdm(total=job.request.steps, desc=job.out.name, unit="step", file=sys.stderr) as bar:
+    steps = speed_of(job.request.speed).steps_of(job.request.steps)
+    with tqdm(total=steps, desc=job.out.name, unit="step", file=sys.stderr) as bar:
 
         def show_step(step: Step) -> None:
             if step.index < bar.n:

@@ -30,7 +30,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--cfg", type=float, default=DEFAULTS_14B.cfg, help="1 halves the work")
     by_references = "more than 1 (the default) is a third forward a step, without the references"
     add("--reference-cfg", type=float, default=DEFAULTS_14B.reference_cfg, help=by_references)
-    add("--speed", choices=SPEEDS, default="exact", help="the others take less time, estimated, and more of the card")
+    add(
+        "--speed",
+        choices=SPEEDS,
+        default="exact",
+        help="the others take less time, estimated; cached also more of the card",
+    )
     merged = "to be merged into the weights, which then stay in main memory; repeat for more"
     add("--lora", action="append", dest="loras", default=[], metavar="FILE", help=merged)
     add("--weights", choices=WEIGHTS, default="bf16", help="the latter two are --eight-bit of generate")
@@ -42,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     size = VideoSize(arguments.frames, *files.parse_size(arguments.size, DEFAULTS_14B))
     check_reference_count(arguments.references, allow_extra_references=True)
     speed, guided = SPEEDS[arguments.speed], (arguments.cfg, arguments.reference_cfg, arguments.references)
-    forwards, bare = count_forwards(speed, sigma_schedule(arguments.steps, DEFAULTS_14B.shift), *guided)
+    steps = speed.steps_of(arguments.steps)
+    forwards, bare = count_forwards(speed, sigma_schedule(steps, DEFAULTS_14B.shift), *guided)
     work = Work(
         size,
         arguments.references,

@@ -73,14 +73,20 @@ def test_exact_is_the_sampler_itself(dit):
 
 def test_faster_speeds_run_fewer_blocks(dit):
     runs = []
-    for name in ("exact", "balanced", "fast"):
+    for speed in map(speed_of, ("exact", "balanced", "fast")):
         calls: list[int] = []
         hook = dit.blocks[2].register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        sample_at(speed_of(name), dit, LATENT, SIGMAS, COND, UNCOND, 2.0)
+        sample_at(speed, dit, LATENT, sigma_schedule(speed.steps_of(8), 3.0), COND, UNCOND, 2.0)
         hook.remove()
         runs.append(len(calls))
     assert runs[0] == 2 * 8 and runs[0] > runs[1] > runs[2]
     assert SPEEDS["exact"] == Speed()
+
+
+def test_balanced_takes_at_most_the_1_8th_part_of_the_usual_steps():
+    balanced = SPEEDS["balanced"]
+    assert [balanced.steps_of(steps) for steps in (50, 20, 4, 1)] == [27, 11, 2, 1]
+    assert min(50 / balanced.steps_of(50), 20 / balanced.steps_of(20)) > 1.8
 
 
 def test_an_unknown_speed_is_refused():

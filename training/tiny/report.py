@@ -100,7 +100,7 @@ def make_clips(
     negative = encode_text(models, [DEFAULTS_TINY.negative]).expand_as(context)
     shape = (len(captions), 16, 5, DEFAULTS_TINY.height // 8, DEFAULTS_TINY.width // 8)
     noise = initial_noise(shape, seed).to(models.device)
-    sigmas = sigma_schedule(DEFAULTS_TINY.steps, DEFAULTS_TINY.shift)
+    sigmas = sigma_schedule(settings.speed.steps_of(DEFAULTS_TINY.steps), DEFAULTS_TINY.shift)
     latent = sample_at(
         settings.speed,
         models.dit,
