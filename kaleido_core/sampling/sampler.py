@@ -11,7 +11,6 @@ from ..shapes import Conditioning, Step
 from .guidance import Guidance, Velocity, guided_velocity, predict, two_passes
 
 OnStep = Callable[[Step], None]
-Solver = Literal["euler", "ab2"]
 
 
 @torch.no_grad()
@@ -22,7 +21,7 @@ def sample(
     cond: Conditioning,
     uncond: Conditioning | None = None,
     cfg: float = 6.0,
-    solver: Solver = "euler",
+    solver: Literal["euler"] = "euler",
     on_step: OnStep | None = None,
     guidance: Guidance = two_passes,
 ) -> Tensor:
@@ -55,20 +54,4 @@ def solve_euler(
     return latent
 
 
-def solve_ab2(
-    velocity: Callable[[Tensor, Tensor], Tensor], latent: Tensor, sigmas: Tensor, on_step: OnStep | None
-) -> Tensor:
-    """Second order (Adams-Bashforth): one velocity a step, taken to go on as it changed since the step before."""
-    before = latent
-    for index in range(len(sigmas) - 1):
-        step, here = sigmas[index + 1] - sigmas[index], velocity(latent, sigmas[index])
-        mean = here
-        if index:
-            mean = here + (here - before) * step / (2 * (sigmas[index] - sigmas[index - 1]))
-        latent, before = latent + step * mean, here
-        if on_step is not None:
-            on_step(Step(index, latent, float(sigmas[index + 1])))
-    return latent
-
-
-SOLVERS = {"euler": solve_euler, "ab2": solve_ab2}
+SOLVERS = {"euler": solve_euler}

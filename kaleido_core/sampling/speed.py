@@ -8,20 +8,19 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..shapes import Conditioning
 from .guidance import guided_between, references_guided, reused_below, two_passes
-from .sampler import OnStep, Solver, sample
+from .sampler import OnStep, sample
 from .step_cache import step_cache
 
 
 @dataclass(frozen=True)
 class Speed:
-    """``steps``: the share of the steps that is taken, by ``solver``. ``drift`` of the step cache; guidance from sigma
-    ``guided_to`` up, and taken again below ``reused_below``.
+    """``steps``: the share of the steps that is taken. ``drift`` of the step cache; guidance from sigma ``guided_to``
+    up, and taken again below ``reused_below``.
 
     ``whole``: the share of the forwards that the step cache ran whole for kaleido-tiny, which plans go by.
     """
 
     steps: float = 1.0
-    solver: Solver = "euler"
     drift: float = 0.0
     guided_to: float = 0.0
     reused_below: float = 0.0
@@ -34,8 +33,8 @@ class Speed:
 
 SPEEDS = {
     "exact": Speed(),
-    "balanced": Speed(steps=0.55, solver="ab2"),
-    "fast": Speed(steps=0.4, solver="ab2", reused_below=0.6),
+    "balanced": Speed(steps=0.55),
+    "fast": Speed(steps=0.3),
     "cached": Speed(drift=0.1, whole=0.65),
 }
 
@@ -72,7 +71,7 @@ def sample_at(
     if speed.guided_to:
         guidance = guided_between(speed.guided_to, 1.0, guidance)
     with step_cache(dit, speed.drift) if speed.drift else nullcontext():
-        return sample(dit, noise, sigmas, cond, uncond, cfg, speed.solver, on_step, guidance)
+        return sample(dit, noise, sigmas, cond, uncond, cfg, on_step=on_step, guidance=guidance)
 
 
 def branches_of(cfg: float, reference_cfg: float, references: int) -> int:

@@ -165,19 +165,3 @@ def test_more_references_than_trained_reach_the_model_only_with_leave():
 
     sample(model, NOISE, sigma_schedule(1, 1.0), Conditioning(torch.zeros(1, 2, 8), references, True))
     assert asked == [True]
-
-
-@pytest.mark.parametrize(("solver", "gain"), [("euler", 2), ("ab2", 4)])
-def test_twice_the_steps_err_less_by_the_order_of_the_solver(solver, gain):
-    class Decay:
-        """Its velocity is the latent, so that the clean latent is the noise over e."""
-
-        def __call__(self, latent, sigma, context, references):
-            return latent
-
-    cond, _ = conditionings()
-    errors = [
-        (sample(Decay(), NOISE, sigma_schedule(steps, 3.0), cond, solver=solver) - NOISE / torch.e).norm()
-        for steps in (40, 80)
-    ]
-    assert errors[0] / errors[1] == pytest.approx(gain, rel=0.1)
