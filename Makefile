@@ -15,8 +15,8 @@ PIP_FLAGS ?=
 
 # The demo's own words; try `make demo PROMPT="..." REFERENCES="a.png b.png"`.
 ASSETS := kaleido_core/assets/references
-REFERENCES = $(ASSETS)/melon.png $(ASSETS)/robot_face.png
-PROMPT = A melon slides to the right and a robot face hops up and down in front of a green meadow under a blue sky.
+REFERENCES = $(ASSETS)/duck.png $(ASSETS)/robot_face.png
+PROMPT = A duck slides to the right and a robot face hops up and down in front of a green meadow under a blue sky.
 SEED = 0
 CLIP = demo/demo.mp4
 
