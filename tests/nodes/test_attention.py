@@ -14,7 +14,7 @@ from torch import Tensor
 from kaleido_core.dit.attention import KERNELS, kernel_works
 
 from .conftest import Pack, needs_host
-from .test_graph import distance, references_node, sample_node
+from .test_graph import ROUNDING, distance, references_node, sample_node
 
 WIDTH, HEADS = 128, 2
 HERE = [name for name in KERNELS if kernel_works(name, torch.device("cpu"), torch.float32, WIDTH)]
@@ -157,7 +157,7 @@ def test_the_models_output_is_the_same_and_every_layer_asks_for_the_kernel(pack:
     options["optimized_attention_override"] = lambda _, *a, **o: counting(never, *a, **o)
     made, plain = (forward_once(pack, m, *rest) for m in (patched, model))
     assert len(calls) == 2 * model.model.diffusion_model.num_layers  # self- and cross-attention
-    assert distance(made, plain) <= 1e-5
+    assert distance(made, plain) <= ROUNDING
 
 
 def test_the_models_others_hold_keep_the_hosts_attention(pack: Pack, demo, pictures):

@@ -17,6 +17,7 @@ from .conftest import COMFYUI, Pack, image, needs_host
 
 SIZE = VideoSize(5, 64, 48)
 STEPS, CFG, SHIFT, SEED = 3, 2.5, 3.0, 7
+ROUNDING = 3e-5  # of float32, relative; 1.03e-5 was the most. Positions of plain Wan would be 3e-2 away.
 PROMPT, NEGATIVE = "A duck slides to the right on a plain teal background.", "blurry"
 
 
@@ -69,7 +70,7 @@ def test_a_graph_gives_the_cores_latent(pack: Pack, demo, pictures, count: int, 
     model, positive, negative, latent, _ = references_node(pack, demo, pictures[:count], batch)
     made = pack.normalised(sample_node(pack, model, positive, negative, latent))
     assert made.shape == SIZE.latent_shape(batch=batch)
-    assert distance(made, core_latent(pictures[:count], batch)) <= 1e-5
+    assert distance(made, core_latent(pictures[:count], batch)) <= ROUNDING
 
 
 @pytest.mark.parametrize("cfg", [1.0, CFG])
@@ -80,7 +81,7 @@ def test_guidance_by_the_references_gives_the_cores_latent(pack: Pack, demo, pic
         pack.normalised(sample_node(pack, model, positive, negative, latent, cfg, reference_cfg=scale))
         for scale in (2.5, 1.0)
     )
-    assert distance(guided, core_latent(pictures[:count], 1, cfg, reference_cfg=2.5)) <= 1e-5
+    assert distance(guided, core_latent(pictures[:count], 1, cfg, reference_cfg=2.5)) <= ROUNDING
     assert (distance(guided, plain) > 1e-2) == (count > 0)
 
 
@@ -89,7 +90,7 @@ def test_guidance_at_cfg_1_is_the_same_where_a_patch_wants_the_negative_too(pack
     model = model.clone()
     model.set_model_sampler_post_cfg_function(lambda args: args["denoised"], disable_cfg1_optimization=True)
     made = pack.normalised(sample_node(pack, model, positive, negative, latent, 1.0, reference_cfg=2.5))
-    assert distance(made, core_latent(pictures[:2], 1, 1.0, reference_cfg=2.5)) <= 1e-5
+    assert distance(made, core_latent(pictures[:2], 1, 1.0, reference_cfg=2.5)) <= ROUNDING
 
 
 def test_guidance_goes_with_another_patch_that_computes_the_branches(pack: Pack, demo, pictures):
@@ -99,7 +100,7 @@ def test_guidance_goes_with_another_patch_that_computes_the_branches(pack: Pack,
     model = model.clone()
     model.set_model_sampler_calc_cond_batch_function(lambda args: calc(*(args[name] for name in names)))
     made = pack.normalised(sample_node(pack, model, positive, negative, latent, reference_cfg=2.5))
-    assert distance(made, core_latent(pictures[:2], 1, reference_cfg=2.5)) <= 1e-5
+    assert distance(made, core_latent(pictures[:2], 1, reference_cfg=2.5)) <= ROUNDING
 
 
 def test_patches_behind_the_guidance_find_the_branches_as_the_model_gave_them(pack: Pack, demo, pictures):
@@ -160,7 +161,7 @@ def dual_guider_latent(pack: Pack, demo: Any, model: Any, positive: Any, negativ
 def test_the_stock_dual_guider_gives_the_same_mix(pack: Pack, demo, pictures):
     inputs = references_node(pack, demo, pictures[:2])[:4]
     ours = sample_node(pack, *inputs, reference_cfg=2.5, steps=6)
-    assert distance(dual_guider_latent(pack, demo, *inputs), ours) <= 1e-5
+    assert distance(dual_guider_latent(pack, demo, *inputs), ours) <= ROUNDING
 
 
 @needs_host
@@ -170,7 +171,7 @@ def test_easycache_skips_the_branch_without_references_with_the_others(pack: Pac
     model, *rest = references_node(pack, demo, pictures[:2])[:4]
     (cached,) = cache.execute(model, reuse_threshold=1e9, start_percent=0.0, end_percent=1.0, verbose=False).args
     ours, plain = (sample_node(pack, one, *rest, reference_cfg=2.5, steps=6) for one in (cached, model))
-    assert distance(dual_guider_latent(pack, demo, cached, *rest), ours) <= 1e-5
+    assert distance(dual_guider_latent(pack, demo, cached, *rest), ours) <= ROUNDING
     assert ours.isfinite().all() and distance(ours, plain) > 1e-3
 
 
@@ -309,5 +310,5 @@ def test_an_old_host_reads_the_demo_model_through_wider_text(pack: Pack, picture
     monkeypatch.setattr(pack.adapter, "RELEASE", (0, 8, 0))
     old = pack.run("KaleidoDemoModel").args
     made = sample_node(pack, *references_node(pack, old, pictures[:1])[:4])
-    assert distance(pack.normalised(made), core_latent(pictures[:1], 1)) <= 1e-5
+    assert distance(pack.normalised(made), core_latent(pictures[:1], 1)) <= ROUNDING
     assert load_dit("tiny").config.text_width == 128 and load_vae("tiny").config.base_width == 16

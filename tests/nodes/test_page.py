@@ -38,7 +38,7 @@ def page() -> Iterator[Any]:
 
 def shoot(page: Any, name: str) -> None:
     if SCREENSHOTS:
-        page.screenshot(path=str(Path(SCREENSHOTS, f"{name}.png")))
+        page.screenshot(path=str(Path(SCREENSHOTS, f"{name}.png")), timeout=240_000)
 
 
 def history() -> dict[str, Any]:

@@ -29,7 +29,7 @@ from kaleido_core.video import read_metadata, read_video
 from . import server_client as client
 from .conftest import Pack, needs_host
 from .server_client import MODEL, OTHER, OURS, PLACE, VAE, Graph, Link, Server, base_graph, file_graph, lora, node
-from .test_graph import PROMPT, SIZE, STEPS, core_latent, distance, references_node, sample_node
+from .test_graph import PROMPT, ROUNDING, SIZE, STEPS, core_latent, distance, references_node, sample_node
 
 MODELS = os.environ.get("KALEIDO_COMFYUI_MODELS")
 Measure = Callable[[Tensor, Tensor], float]
@@ -85,7 +85,7 @@ def test_the_server_gives_the_cores_latent(server: Server, away: Measure):
     latent = latent_of(server, base_graph())
     mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (LATENT_MEAN, LATENT_STD))
     pictures = [Image.open(ASSETS / "references" / name).convert("RGB") for name in ("duck.png", "robot_face.png")]
-    assert away((latent - mean) / std, core_latent(pictures, 1)) <= 1e-5
+    assert away((latent - mean) / std, core_latent(pictures, 1)) <= ROUNDING
 
 
 def test_stock_custom_sampling_with_kaleido_sigmas_gives_kaleido_samplers_latent(server: Server, away: Measure):
@@ -140,7 +140,8 @@ def plain(server: Server) -> Path:
 QUANTISED: dict[str, tuple[Callable[[Path, Path], dict[str, Tensor]], str, str, float]] = {
     "comfy_quant": (client.write_comfy_quant, "comfy_quant.safetensors", "UNETLoader", 1e-5),
     "scaled fp8": (client.write_scaled_fp8, "scaled_fp8.safetensors", "UNETLoader", 1e-5),
-    "GGUF Q8_0": (client.write_gguf, "q8.gguf", "UnetLoaderGGUF", 1e-3),  # that loader multiplies in float16
+    # That loader multiplies in float16. What eight bits themselves change is 4e-2.
+    "GGUF Q8_0": (client.write_gguf, "q8.gguf", "UnetLoaderGGUF", 5e-3),
 }
 
 
