@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +31,7 @@ from ..kaleido_core.offloading.arithmetic import parameters_of
 from ..kaleido_core.offloading.memory_plan import Machine
 from .attention_override import OVERRIDE, override_attention
 from .demo_text import DemoTextEncoder, DemoTokenizer
-from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory
+from .model_patch import CONDITION, ReferenceRope, count_in_forward, count_in_memory, without_references
 
 logger = logging.getLogger("kaleido.nodes")
 
@@ -213,7 +212,7 @@ def with_reference_guidance(model: Model, scale: float, branch: int) -> Model:
 
     def predict(args: dict[str, Any]) -> list[Tensor]:
         nonlocal push
-        bare = [_without_references(cond) for cond in args["conds"][branch]]
+        bare = [without_references(cond) for cond in args["conds"][branch]]
         *outs, out = _predict_also(bare, args, earlier)
         push = (scale - 1) * (outs[branch] - out)
         return outs
@@ -221,12 +220,6 @@ def with_reference_guidance(model: Model, scale: float, branch: int) -> Model:
     guided.set_model_sampler_calc_cond_batch_function(predict)
     guided.set_model_sampler_post_cfg_function(lambda args: args["denoised"] + push)
     return guided
-
-
-def _without_references(cond: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in cond["model_conds"].items() if name != CONDITION}
-    # A name of its own, the same at each step: EasyCache files what it takes again under it.
-    return {**cond, "model_conds": kept, "uuid": uuid.uuid5(cond["uuid"], KEY)}
 
 
 def _predict_also(bare: list[Any], args: dict[str, Any], earlier: Callable[..., list[Tensor]] | None) -> list[Tensor]:

@@ -1,9 +1,10 @@
-"""What turns the host's Wan model into Kaleido: three hooks, none of which knows the host's code.
+"""What turns the host's Wan model into Kaleido: hooks, none of which knows the host's code.
 
 The host puts reference latents behind the video in time (its ``time_dim_concat`` conditioning) and crops them off the
 result. Attention has no mask and all else is token-wise, so only their positions tell that they are references.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,3 +87,10 @@ def count_in_memory(
     shape = list(noise_shape)
     shape[2] += max(counts, default=0)
     return executor(model, shape, conds, *args, **others)
+
+
+def without_references(cond: dict[str, Any]) -> dict[str, Any]:
+    """The host's prepared ``cond`` without its reference latents."""
+    kept = {name: value for name, value in cond["model_conds"].items() if name != CONDITION}
+    # A name of its own, the same at each step: EasyCache files what it takes again under it.
+    return {**cond, "model_conds": kept, "uuid": uuid.uuid5(cond["uuid"], "kaleido")}

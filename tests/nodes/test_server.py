@@ -3,7 +3,6 @@
 nodes/README.md tells how to run it and holds what came out. What is measured goes into the file of --junitxml.
 """
 
-import importlib
 import io
 import json
 import os
@@ -27,9 +26,8 @@ from kaleido_core.config import LATENT_MEAN, LATENT_STD
 from kaleido_core.video import read_metadata, read_video
 
 from . import server_client as client
-from .conftest import Pack, needs_host
 from .server_client import MODEL, OTHER, OURS, PLACE, VAE, Graph, Link, Server, base_graph, file_graph, lora, node
-from .test_graph import PROMPT, ROUNDING, SIZE, STEPS, core_latent, distance, references_node, sample_node
+from .test_graph import PROMPT, ROUNDING, SIZE, STEPS, core_latent, distance
 
 MODELS = os.environ.get("KALEIDO_COMFYUI_MODELS")
 Measure = Callable[[Tensor, Tensor], float]
@@ -278,27 +276,3 @@ def test_a_stopped_clip_stops_at_once_and_the_next_is_whole(server: Server, reco
     record_property("seconds", time.monotonic() - start)
     assert time.monotonic() - start < 5
     assert torch.equal(latent_of(server, base_graph(behind=[node("KaleidoApply")])), expected)
-
-
-@needs_host
-@pytest.mark.parametrize("mebibytes", [0, 1, 8])
-def test_a_model_loaded_in_part_gives_the_same_bits(pack: Pack, demo, pictures, monkeypatch, mebibytes: int):
-    name = "diffusion_model.blocks.9.self_attn.q"  # while not loaded, it gets its LoRA at every use
-    first, second = torch.randn(2, 4, 256, generator=torch.manual_seed(0))
-    weights = {f"{name}.lora_A.weight": first, f"{name}.lora_B.weight": second.T.contiguous() / 8}
-
-    def latent() -> tuple[Tensor, Any]:
-        plain = pack.adapter.load_demo()[0]
-        model = importlib.import_module("comfy.sd").load_lora_for_models(plain, None, weights, 1.0, 0)[0]
-        inputs = references_node(pack, (model, *demo[1:]), pictures[:2])[:4]
-        return sample_node(pack, *inputs), inputs[0].model
-
-    whole, _ = latent()
-    patcher, budget = importlib.import_module("comfy.model_patcher").ModelPatcher, mebibytes * 2**20
-    load = patcher.partially_load
-    monkeypatch.setattr(
-        patcher, "partially_load", lambda self, device, memory, **more: load(self, device, budget, **more)
-    )
-    part, model = latent()
-    assert model.model_lowvram and model.model_loaded_weight_memory <= budget
-    assert torch.equal(part, whole)
