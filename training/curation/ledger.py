@@ -13,7 +13,6 @@ from training.typed import build
 from .stage import Place
 
 FILE = "runs.jsonl"
-COARSE = 0.02  # seconds by which a file's time may lie before the clock's
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,21 @@ class Entry:
 @contextmanager
 def noted(place: Place, entry: Entry) -> Iterator[None]:
     """Writes the entry with time and count when the work inside is done; nothing when all was done before."""
-    began, clock = time.perf_counter(), time.time() - COARSE
+    folder = place.out / "state" / entry.stages[-1]
+    began, before = time.perf_counter(), _written(folder)
     yield
     seconds = time.perf_counter() - began
-    markers = (place.out / "state" / entry.stages[-1]).glob("*.json")
-    clips = sum(_clips(marker) for marker in markers if marker.stat().st_mtime >= clock)
+    # Not by the clock: the run before may have written its last marker in the same hundredth of a second.
+    clips = sum(_clips(marker) for marker, when in _written(folder).items() if before.get(marker) != when)
     if clips:
         line = json.dumps(asdict(replace(entry, clips=clips, seconds=round(seconds, 2))))
         with (place.out / FILE).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _written(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Each marker's time and file, of which a new one has its own."""
+    return {marker: ((stat := marker.stat()).st_mtime_ns, stat.st_ino) for marker in folder.glob("*.json")}
 
 
 def _clips(marker: Path) -> int:
