@@ -17,7 +17,7 @@ from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .offloading.memory_plan import TEXT_WORK
 from .placement import ON_CPU, Placement, place, within_memory, work_of_decoding, work_of_transformer
-from .quantization.quantize import EIGHT_BIT, quantize
+from .quantization.quantize import quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .request import (
     VAE_DTYPES,
@@ -99,8 +99,7 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
         merge_lora(dit, lora, device)
     use_attention(dit, request.attention)
     if request.eight_bit:
-        form, accurate_sums = EIGHT_BIT[request.eight_bit]
-        quantize(dit, form, device, accurate_sums)
+        quantize(dit, request.eight_bit, device)
     if request.compile:
         compile_blocks(dit, device)
     work = max(work_of_sampling(dit, request, MAX_REFERENCES), work_of_decoding(vae, request.size))

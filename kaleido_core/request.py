@@ -7,7 +7,7 @@ import torch
 
 from .checkpoints.load import TINY
 from .errors import ConfigError
-from .quantization.quantize import EIGHT_BIT
+from .quantization.quantize import FORMATS
 from .sampling.schedule import check_seed, sigma_schedule
 from .sampling.speed import speed_of
 from .shapes import VideoSize
@@ -52,7 +52,7 @@ class Request:
     the model's folder. ``reference_cfg`` is guidance by the references, 1 for none. ``attach_paths`` encodes the
     prompt with "@@path" behind it, as the official script does; ``clean_references`` turns pictures upright and lays
     transparency on white, which it does not. ``speed`` is one of ``SPEEDS``; all but "exact" change the clip a little,
-    as do ``eight_bit`` (one of ``EIGHT_BIT``), the ``attention`` kernel "sage" and ``vae_dtype`` "bf16".
+    as do ``eight_bit`` (one of ``FORMATS``), the ``attention`` kernel "sage" and ``vae_dtype`` "bf16".
     ``loras`` are files, each with ":strength" behind it or not. ``compile``: the transformer's blocks by
     ``torch.compile``, which rounds otherwise.
     """
@@ -87,10 +87,8 @@ class Request:
         sigma_schedule(self.steps, self.shift)
         speed_of(self.speed)
         check_seed(self.seed)
-        if self.eight_bit is not None and self.eight_bit not in EIGHT_BIT:
-            raise ConfigError(
-                f"eight_bit {self.eight_bit!r} is unknown; choose {', '.join(EIGHT_BIT)} or leave it out."
-            )
+        if self.eight_bit is not None and self.eight_bit not in FORMATS:
+            raise ConfigError(f"eight_bit {self.eight_bit!r} is unknown; choose {', '.join(FORMATS)} or leave it out.")
         if self.vae_dtype not in VAE_DTYPES:
             raise ConfigError(f"vae_dtype {self.vae_dtype!r} is unknown; choose {' or '.join(VAE_DTYPES)}.")
         if not math.isfinite(self.cfg + self.reference_cfg) or not 0 < self.fps <= 240:

@@ -8,6 +8,7 @@ from ..kaleido_core.offloading.native_plan import plan_native
 from ..kaleido_core.shapes import MAX_REFERENCES, VideoSize
 from . import comfy_adapter as host
 from .models import CATEGORY
+from .sampling import reference_cfg_input
 
 FROM_MODEL = "as the model"
 
@@ -40,15 +41,8 @@ class KaleidoPlan(io.ComfyNode):
                 io.Float.Input(
                     "ram", default=0.0, min=0.0, max=8192.0, tooltip="GiB of main memory; 0: this computer."
                 ),
-                io.Float.Input(
-                    "reference_cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    round=0.001,
-                    optional=True,  # graphs saved before it was there go on working
-                    tooltip="As in Kaleido Sampler: other than 1, one more forward a step, without the references.",
+                reference_cfg_input(
+                    "As in Kaleido Sampler: other than 1, one more forward a step, without the references."
                 ),
             ],
             outputs=[io.String.Output(display_name="plan", tooltip="The same text as on the node.")],
@@ -73,9 +67,10 @@ class KaleidoPlan(io.ComfyNode):
         config, weight_bytes = (KALEIDO_14B, WEIGHT_BYTES["bf16"]) if model is None else host.config_of(model)
         weight_bytes = WEIGHT_BYTES.get(weights, weight_bytes)
         forwards = steps * (2 if guidance else 1)
-        work = Work(VideoSize(length, height, width), references, forwards, config, weight_bytes)
+        bare = steps if reference_cfg != 1 and references else 0
+        size = VideoSize(length, height, width)
+        work = Work(size, references, forwards, config, weight_bytes, bare_forwards=bare)
         here = host.this_machine()
         machine = Machine(vram * GIB or here.vram, ram * GIB or here.ram)
-        bare = steps if reference_cfg != 1 and references else 0
-        text = plan_native(work, machine, bare).text
+        text = plan_native(work, machine).text
         return io.NodeOutput(text, ui=ui.PreviewText(text))

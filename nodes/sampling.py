@@ -50,7 +50,7 @@ def shift_input(when: str = "") -> io.Float.Input:
     )
 
 
-def reference_cfg_input(when: str = "") -> io.Float.Input:
+def reference_cfg_input(tooltip: str) -> io.Float.Input:
     return io.Float.Input(
         "reference_cfg",
         default=1.0,
@@ -59,8 +59,7 @@ def reference_cfg_input(when: str = "") -> io.Float.Input:
         step=0.1,
         round=0.001,
         optional=True,  # graphs saved before it was there go on working
-        tooltip="Guidance by the references: above 1 the subjects look more like them, and a step takes one more "
-        f"call of the model; 1 is off, as released.{when}",
+        tooltip=tooltip,
     )
 
 
@@ -122,7 +121,10 @@ class KaleidoSampler(io.ComfyNode):
                     tooltip=f"How strictly the prompt is followed; 1 is off and twice as fast.{ONLY_CUSTOM}",
                 ),
                 shift_input(ONLY_CUSTOM),
-                reference_cfg_input(ONLY_CUSTOM),
+                reference_cfg_input(
+                    "Guidance by the references: above 1 the subjects look more like them, and a step takes one more "
+                    f"call of the model; 1 is off, as released.{ONLY_CUSTOM}"
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="For VAE Decode.")],
             hidden=[io.Hidden.unique_id],

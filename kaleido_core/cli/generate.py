@@ -13,7 +13,7 @@ from ..dit.attention import KERNELS
 from ..errors import ConfigError
 from ..generate import Models, Result, load_models, render
 from ..offloading.memory_plan import GIB
-from ..quantization.quantize import EIGHT_BIT
+from ..quantization.quantize import FORMATS
 from ..request import VAE_DTYPES
 from ..request_files import Job, Record
 from ..sampling.speed import SPEEDS, speed_of
@@ -50,7 +50,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     eight = (
         "multiply in eight bits: less memory and time, small errors; fp8_accurate adds up in float32, slower than fp8"
     )
-    add("--eight-bit", choices=EIGHT_BIT, help=eight)
+    add("--eight-bit", choices=FORMATS, help=eight)
     add("--attention", choices=KERNELS, help="default: auto, the fastest exact kernel; sage has small errors")
     compiled = (
         "blocks by torch.compile: other roundings, half as much memory again beside the weights, no gain on an H200"

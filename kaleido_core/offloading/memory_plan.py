@@ -74,12 +74,15 @@ class Work:
     @property
     def tokens(self) -> int:
         """Of references and video together."""
-        a_frame = (self.size.height // 16) * (self.size.width // 16)
-        return self.video_tokens + a_frame * self.references
+        return self._frame_tokens * (self.size.latent_frames + self.references)
 
     @property
     def video_tokens(self) -> int:
-        return (self.size.height // 16) * (self.size.width // 16) * self.size.latent_frames
+        return self._frame_tokens * self.size.latent_frames
+
+    @property
+    def _frame_tokens(self) -> int:
+        return (self.size.height // 16) * (self.size.width // 16)
 
     @property
     def sampling_bytes(self) -> float:

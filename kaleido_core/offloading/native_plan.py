@@ -1,6 +1,6 @@
 """As ``memory_plan``, for ComfyUI's own Wan model and autoencoder, which the nodes turn into Kaleido."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..config import KALEIDO_14B
 from .arithmetic import forward_flops, parameters_of
@@ -52,11 +52,8 @@ class NativePlan:
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
 
-def plan_native(work: Work, machine: Machine, bare_forwards: int = 0) -> NativePlan:
-    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured).
-
-    ``bare_forwards``, of guidance by the references, come to those of ``work`` and see no references.
-    """
+def plan_native(work: Work, machine: Machine) -> NativePlan:
+    """Peak memory by part (SPEC 1 sizes; estimates where no constant was measured)."""
     config = work.config
     weights = parameters_of(config) * work.weight_bytes
     a_block = weights / config.num_layers
@@ -71,7 +68,6 @@ def plan_native(work: Work, machine: Machine, bare_forwards: int = 0) -> NativeP
     text_encoder = TEXT_ENCODER_WEIGHTS if config.text_width == KALEIDO_14B.text_width else 0
     ram = max(swapped, text_encoder) + RAM_RESERVE  # one after the other
     fits_ram = machine.ram >= ram
-    bare_tokens = replace(work, references=0).tokens
     return NativePlan(
         weights=weights,
         activations=activations,
@@ -80,7 +76,8 @@ def plan_native(work: Work, machine: Machine, bare_forwards: int = 0) -> NativeP
         text_encoder=text_encoder,
         resident=resident,
         blocks=config.num_layers,
-        flops=work.forwards * forward_flops(config, work.tokens) + bare_forwards * forward_flops(config, bare_tokens),
+        flops=work.forwards * forward_flops(config, work.tokens)
+        + work.bare_forwards * forward_flops(config, work.video_tokens),
         fits=fits_card and fits_ram,
         advice=tuple(_advice(work, machine, fits_card, ram, resident, decoding)),
     )

@@ -35,10 +35,8 @@ class AccurateFp8Linear(Fp8Linear):
 def check_float8(device: torch.device, kind: type[Fp8Linear]) -> None:
     """Multiply once, so that a card that cannot is found out before sampling. Raises ``ConfigError`` for one."""
     with torch.no_grad():
-        layer = nn.Linear(64, 64, device="meta", dtype=torch.bfloat16).to_empty(
-            device=device
-        )  # draws no random numbers
-        for parameter in layer.parameters():
+        layer = nn.Linear(64, 64, device="meta", dtype=torch.bfloat16)
+        for parameter in layer.to_empty(device=device).parameters():  # so it draws no random numbers
             parameter.fill_(1)
         try:
             kind(layer)(torch.ones(32, 64, device=device, dtype=torch.bfloat16)).cpu()

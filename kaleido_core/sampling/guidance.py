@@ -99,7 +99,8 @@ def reused_below(sigma_end: float, guidance: Guidance = two_passes) -> Guidance:
 
 
 def references_guided(scale: float, guidance: Guidance = two_passes, reused_below: float = 0.0) -> Guidance:
-    """Guidance by the references too: away from what the uncond text gives without them.
+    """Guidance by the references too, as by two conditions in InstructPix2Pix (arXiv 2211.09800, equation 3): away
+    from what the uncond text gives without them. Velocities are ``[B 16 T H W]``.
 
     With ``cfg`` the mix becomes ``bare + scale * (uncond - bare) + cfg * (cond - uncond)``; ``bare`` is the uncond
     branch without references, a third forward a step, of fewer tokens. Below the sigma ``reused_below`` the last

@@ -35,7 +35,7 @@ SPEEDS = {
     "exact": Speed(),
     "balanced": Speed(steps=0.55),
     "fast": Speed(steps=0.3),
-    "cached": Speed(drift=0.1, whole=0.65),
+    "cached": Speed(drift=0.1, whole=0.6),
 }
 
 

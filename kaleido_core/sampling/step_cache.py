@@ -86,12 +86,14 @@ class _Cache:
 
 
 # Each block has a stand-in of its own: one for all would keep the first one's input alive until the last has computed.
-class _First(nn.Module):
-    """The first block, which tells whether the others are needed."""
-
-    def __init__(self, block: nn.Module, cache: _Cache) -> None:
+class _StandIn(nn.Module):
+    def __init__(self, cache: _Cache, block: nn.Module | None = None) -> None:
         super().__init__()
-        self.block, self.cache = block, cache
+        self.cache, self.block = cache, block or nn.Identity()
+
+
+class _First(_StandIn):
+    """The first block, which tells whether the others are needed."""
 
     def forward(self, before: Tensor, *rest: Any) -> Tensor:
         tokens = self.block(before, *rest)
@@ -99,12 +101,12 @@ class _First(nn.Module):
         return tokens
 
 
-class _Other(_First):
+class _Other(_StandIn):
     def forward(self, tokens: Tensor, *rest: Any) -> Tensor:
         return tokens if self.cache.skips else self.block(tokens, *rest)
 
 
-class _End(_First):
+class _End(_StandIn):
     """Behind all blocks."""
 
     def forward(self, tokens: Tensor, *_rest: Any) -> Tensor:
@@ -128,8 +130,8 @@ def step_cache(dit: nn.Module, threshold: float) -> Iterator[CacheReport]:
     blocks: nn.ModuleList = dit.blocks  # pyright: ignore[reportAssignmentType]
     cache = _Cache(threshold, torch.Size(dit.config.patch_size).numel())  # pyright: ignore
     hook = dit.register_forward_pre_hook(cache.begin, with_kwargs=True)
-    others = [_Other(block, cache) for block in blocks[1:]]
-    dit.blocks = nn.ModuleList([_First(blocks[0], cache), *others, _End(nn.Identity(), cache)])
+    first, *others = blocks
+    dit.blocks = nn.ModuleList([_First(cache, first), *(_Other(cache, block) for block in others), _End(cache)])
     try:
         yield cache.report
     finally:

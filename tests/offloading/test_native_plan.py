@@ -23,7 +23,7 @@ def test_the_arithmetic_takes_what_a_forward_took_with_and_without_kaleido_atten
 
 def test_a_forward_without_references_is_the_shorter_one():
     machine = Machine(141 * GIB, 200 * GIB)
-    three = plan_native(OFFICIAL, machine, bare_forwards=50)
+    three = plan_native(replace(OFFICIAL, bare_forwards=50), machine)
     bare = plan_native(replace(OFFICIAL, references=0, forwards=50), machine)
     assert three.flops == plan_native(OFFICIAL, machine).flops + bare.flops
     assert three.activations == plan_native(OFFICIAL, machine).activations

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class BatchedMuon(torch.optim.Muon):
     """``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, with its state and numbers, in far fewer launches.
 
-    A hundred small matrices one by one took 26 of a step's 117 ms on an H200.
+    The library's own goes through a hundred small matrices one by one: 117 ms a step on an H200 where AdamW took 91.
+    The rule of its rate is that of Moonlight (arXiv 2502.16982).
     """
 
     def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float):
