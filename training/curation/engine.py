@@ -26,10 +26,10 @@ import torch
 from kaleido_core.errors import ConfigError, DataError
 from training.typed import build
 
+from .attempts import LETHAL, TRIES, attempt, attempts, finish, given_up
 from .clip import Clip
-from .hands import LETHAL, TRIES, finish, given_up, in_hand, tries
-from .ledger import Entry, noted
 from .stage import AllStage, EachStage, Place, Stage, failed
+from .timings import Entry, timed
 
 logger = logging.getLogger("kaleido.curation")
 
@@ -58,7 +58,7 @@ def run(
     for stage in stages:
         going = [clip for clip in clips if clip.dropped is None]
         gone = [clip for clip in clips if clip.dropped is not None]
-        with noted(place, Entry("local", workers, (stage.name,))):
+        with timed(place, Entry("local", workers, (stage.name,))):
             came = run_all(stage, going, place) if is_all(stage) else run_each(stage, going, place, workers, tell)
         clips = ordered([*came, *gone])
     return list(clips)
@@ -110,14 +110,14 @@ def _spread(stage: EachStage, clips: Sequence[Clip], place: Place, workers: int)
     again, and would take the others' work with it."""
     waiting = list(clips)
     while waiting:
-        suspects = {clip.id for clip in waiting if tries(stage, clip, place)}
+        suspects = {clip.id for clip in waiting if attempts(stage, clip, place)}
         yield from (_alone(stage, clip, place) for clip in waiting if clip.id in suspects)
         waiting = [clip for clip in waiting if clip.id not in suspects]
         done = 0
         for made in _together(stage, waiting, place, workers):
             done += 1
             yield made
-        if waiting and not done and not any(tries(stage, clip, place) for clip in waiting):
+        if waiting and not done and not any(attempts(stage, clip, place) for clip in waiting):
             raise DataError(
                 f"the workers of stage {stage.name} end before they begin, most often for want of memory. "
                 "Run again with fewer --workers: what is done is kept."
@@ -195,7 +195,7 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
         return before
     began = time.perf_counter()
     try:
-        with in_hand(stage, clip, place):
+        with attempt(stage, clip, place):
             came = list(stage.one(clip, place))
     except ConfigError:
         raise  # a missing package or model is no fault of the clip

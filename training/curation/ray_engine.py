@@ -15,12 +15,12 @@ from typing import Any, cast
 from kaleido_core.errors import ConfigError
 from training.typed import build
 
+from .attempts import TRIES, attempts, forget, given_up
 from .clip import Clip
 from .engine import Tell, check_faults, is_all, is_fault, ordered, run_all, see, silent
-from .hands import TRIES, forget, given_up, tries
-from .ledger import Entry, noted
 from .packages import load
 from .stage import EachStage, Place, Resources, Stage
+from .timings import Entry, timed
 
 logger = logging.getLogger("kaleido.curation.ray")
 
@@ -41,13 +41,13 @@ def run(
             for stage in group:
                 going = [clip for clip in clips if clip.dropped is None]
                 gone = [clip for clip in clips if clip.dropped is not None]
-                with noted(place, Entry("ray", 1, (stage.name,))):
+                with timed(place, Entry("ray", 1, (stage.name,))):
                     clips = ordered([*run_all(stage, going, place), *gone])
                 tell(stage.name, len(going), len(going))
         else:
             each = [cast(EachStage, stage) for stage in group]
             _start([stage for stage in stages if not is_all(stage)])
-            with noted(place, Entry("ray", workers, tuple(stage.name for stage in each))):
+            with timed(place, Entry("ray", workers, tuple(stage.name for stage in each))):
                 clips = ordered(list(_streamed(each, clips, place, workers, tell)))
     return list(clips)
 
@@ -137,7 +137,7 @@ class Worker:
 
 def tried(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
     """``see``, unless it has ended its worker ``TRIES`` times in this run: Ray itself would try it for ever."""
-    if tries(stage, clip, place) >= TRIES:
+    if attempts(stage, clip, place) >= TRIES:
         return [given_up(stage, clip)]
     return see(stage, clip, place)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kaleido_core.errors import DataError
 
-from . import ledger
+from . import timings
 from .clip import Clip
 from .own_folder import renew
 from .report_charts import cost_rows, funnel_rows, histogram, short
@@ -114,7 +114,7 @@ def _edges(clips: Sequence[Clip], known: Sequence[Limit], sheets: Sheets) -> Sec
 
 def _times(out: Path, clips: Sequence[Clip]) -> Section:
     body = table(("stage", "", "#seconds", "#clips", "#a clip", "#longest"), cost_rows(costs(clips)))
-    done = "".join(map(_entry_row, ledger.read(out)))
+    done = "".join(map(_entry_row, timings.read(out)))
     if done:
         heads = ("stages at once", "engine", "#workers", "#clips", "#seconds on the wall", "#clips a second")
         body += f"<h3 style='margin-top:24px'>Throughput</h3>{table(heads, done)}"
@@ -122,7 +122,7 @@ def _times(out: Path, clips: Sequence[Clip]) -> Section:
     return Section("time", "Time", note, body)
 
 
-def _entry_row(entry: ledger.Entry) -> str:
+def _entry_row(entry: timings.Entry) -> str:
     speed = f"{entry.clips / max(entry.seconds, 1e-3):.3g}"
     numbers = (str(entry.workers), str(entry.clips), f"{entry.seconds:.1f}", speed)
     cells = "".join(f'<td class="number">{number}</td>' for number in numbers)

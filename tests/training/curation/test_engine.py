@@ -15,10 +15,10 @@ from typing import ClassVar
 import pytest
 
 from kaleido_core.errors import ConfigError, DataError
-from training.curation import engine, ledger
+from training.curation import engine, timings
+from training.curation.attempts import LETHAL, TRIES
 from training.curation.clip import Clip
 from training.curation.clips_file import read_clips
-from training.curation.hands import LETHAL, TRIES
 from training.curation.stage import Place, Resources, of_each
 from training.data.record import Source
 
@@ -225,7 +225,7 @@ def test_settings_of_a_stage_are_a_part_of_the_keys_of_all_later_ones(out: Path)
 def test_what_stages_took_on_the_wall_is_noted_once_for_work_that_was_done(out: Path):
     for _ in range(2):
         engine.run(stages(0), clips(), Place(out))
-    found = {entry.stages: (entry.engine, entry.workers, entry.clips) for entry in ledger.read(out)}
+    found = {entry.stages: (entry.engine, entry.workers, entry.clips) for entry in timings.read(out)}
     assert found == {
         ("part",): ("local", 1, CLIPS),
         ("odd",): ("local", 1, CLIPS * 3),

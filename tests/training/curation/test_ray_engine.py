@@ -10,8 +10,8 @@ import pytest
 
 from kaleido_core.errors import ConfigError
 from training.curation import engine, ray_engine
+from training.curation.attempts import LETHAL, TRIES
 from training.curation.clip import Clip
-from training.curation.hands import LETHAL, TRIES
 from training.curation.ray_engine import from_row, to_row, tried
 from training.curation.stage import Place, Resources
 from training.data.record import Source

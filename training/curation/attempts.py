@@ -1,4 +1,4 @@
-"""Which clip a worker has in hand, as a file beside the done-markers: when the worker is gone, it tells of whom."""
+"""Attempts of a stage at a clip that have not ended, in a file beside the done-markers: it outlives a worker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def _file(stage: EachStage, clip: Clip, place: Place) -> Path:
     return place.out / "state" / stage.name / f"{clip.id}.tries"
 
 
-def tries(stage: EachStage, clip: Clip, place: Place) -> int:
+def attempts(stage: EachStage, clip: Clip, place: Place) -> int:
     """How often work on it began and came to no end, not even an error."""
     try:
         return int(_file(stage, clip, place).read_text(encoding="utf-8"))
@@ -24,11 +24,11 @@ def tries(stage: EachStage, clip: Clip, place: Place) -> int:
 
 
 @contextmanager
-def in_hand(stage: EachStage, clip: Clip, place: Place) -> Iterator[None]:
-    """Counts a try, and forgets all of them when it ends by itself."""
+def attempt(stage: EachStage, clip: Clip, place: Place) -> Iterator[None]:
+    """Counts an attempt, and forgets all of them when it ends by itself."""
     file = _file(stage, clip, place)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(tries(stage, clip, place) + 1), encoding="utf-8")
+    file.write_text(str(attempts(stage, clip, place) + 1), encoding="utf-8")
     try:
         yield
     finally:
@@ -36,7 +36,7 @@ def in_hand(stage: EachStage, clip: Clip, place: Place) -> Iterator[None]:
 
 
 def finish(stage: EachStage, clip: Clip, place: Place) -> None:
-    """Out of hand."""
+    """No attempt is open any more."""
     _file(stage, clip, place).unlink(missing_ok=True)
 
 

@@ -27,7 +27,7 @@ class Entry:
 
 
 @contextmanager
-def noted(place: Place, entry: Entry) -> Iterator[None]:
+def timed(place: Place, entry: Entry) -> Iterator[None]:
     """Writes the entry with time and count when the work inside is done; nothing when all was done before."""
     folder = place.out / "state" / entry.stages[-1]
     began, before = time.perf_counter(), _written(folder)
