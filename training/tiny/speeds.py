@@ -1,8 +1,8 @@
-"""What the speeds of ``generate --speed`` cost: ``python -m training.tiny.speeds DATA OUT [--clips 200]``.
+"""What the speeds of ``generate --speed`` cost: ``python -m training.tiny.speeds DATA OUT [--speeds ...]``.
 
-The same held-out clips of kaleido-tiny at every speed, one at a time as users make them: how often the reference is
-recognised (``report.py``), the likeness to the exact clip, and the share of the blocks' work that was left.
-``--shortcuts`` measures what speeds could be made of as well, each alone.
+The same held-out clips of kaleido-tiny at every speed: how often the reference is recognised (``report.py``), the
+likeness to the exact clip, and the share of the blocks' work that was left. Many clips at a time, but one by one, as
+users make them, where a step cache is among the speeds: it decides for all of a batch alike.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from kaleido_core.request import Request
 from kaleido_core.sampling.speed import SPEEDS, Speed
 
 from .data import Artwork, load_artwork
-from .report import Cases, Settings, candidate_drawings, choose_cases, found, generate_all
+from .report import PIECE, Cases, Settings, candidate_drawings, choose_cases, found, generate_all
 
 logger = logging.getLogger("kaleido.training")
 
-SHORTCUTS = {
+SHORTCUTS = {  # what speeds could be made of, each alone
     "8 steps": Speed(steps=0.4),
     "40 steps": Speed(steps=2.0),
     "step cache, drift 0.2": Speed(drift=0.2),
@@ -77,9 +77,10 @@ def measure_speeds(
 ) -> list[SpeedFigures]:
     """Figures of each of ``speeds``, of which "exact" comes first, on the same cases; sprites uint8 [M 4 64 64]."""
     figures, exact, exact_work = [], torch.zeros(0), 1
+    piece = 1 if any(speed.drift for speed in speeds.values()) else PIECE
     for name, speed in speeds.items():
         with counted_blocks(models.dit) as counts:
-            clips, _ = generate_all(models, art, cases.scenes, True, Settings(speed=speed), piece=1)
+            clips, _ = generate_all(models, art, cases.scenes, True, Settings(speed=speed), piece)
         if name == "exact":
             exact, exact_work = clips, sum(counts)
         near = likeness(clips, exact)
@@ -103,16 +104,19 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with emoji.zip and photos.zip")
     parser.add_argument("out", type=Path, help="folder for speeds.json")
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--shortcuts", action="store_true", help="measure single shortcuts too")
+    parser.add_argument("--speeds", default=";".join(SPEEDS), help=f"beside exact, of: {'; '.join(SPEEDS | SHORTCUTS)}")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    known, names = SPEEDS | SHORTCUTS, arguments.speeds.split(";")
+    if unknown := set(names) - set(known):
+        parser.error(f"no speed is named {'; '.join(sorted(unknown))}; there are {'; '.join(known)}")
+    speeds = {name: known[name] for name in dict.fromkeys(["exact", *names])}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = load_models(Request(prompt=""), device)
     art = load_artwork(arguments.data, device)
     candidates = candidate_drawings(art, 200)
     sprites = art.emoji.sprites[candidates.to(device)]
-    speeds = SPEEDS | SHORTCUTS if arguments.shortcuts else SPEEDS
     figures = []
     for references in (1, 2):
         cases = choose_cases(art, candidates, arguments.clips, references)

@@ -20,6 +20,7 @@ from torch._logging import set_logs  # pyright: ignore[reportPrivateImportUsage]
 
 from .attention import attention
 from .comfyui import comfyui
+from .comfyui_caps import comfyui_caps
 from .forward import forward
 from .growth import growth
 from .mapped import mapped
@@ -37,7 +38,8 @@ PARTS: dict[str, Part] = {
     "text": text,
     "vae": vae,
     "growth": growth,
-    "comfyui": comfyui,  # last: it changes settings of the process
+    "comfyui": comfyui,  # last: they change settings of the process
+    "comfyui_caps": comfyui_caps,
 }
 
 
@@ -123,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"no parts named {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     bench = Bench(SCALES[arguments.scale], device, arguments.comfyui)
     shown = new_report("", bench)
     frames, height, width = shown.size

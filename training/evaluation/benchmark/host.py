@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def open_host(checkout: Path, device: torch.device) -> None:
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))  # before the repository, whose "nodes" is not the host's
     import_module("comfy.cli_args").args.cpu = device.type == "cpu"
+    if device.type == "cuda" and find_spec("comfy_aimdo"):
+        import_module("comfy_aimdo.control").init()  # before the host's modules look for it, as its main.py does
 
 
 def our_nodes() -> Any:
@@ -49,17 +51,23 @@ def about_host() -> str:
     return f"{version}, {attention}, comfy_kitchen with {', '.join(used)}"
 
 
-def host_model(weights: dict[str, Tensor], text_width: int, device: torch.device) -> Any:
-    """The host's model of these weights, as its loader makes it, on ``device`` from the beginning."""
-    options = {"load_device": device, "offload_device": device}
+def host_model(
+    weights: dict[str, Tensor], text_width: int, device: torch.device, offload: torch.device | None = None
+) -> Any:
+    """The host's model of these weights, as its loader makes it; without ``offload`` they begin on ``device``."""
+    options = {"load_device": device, "offload_device": offload or device}
     metadata = {"config": json.dumps({"transformer": {"text_dim": text_width}})}
     load = import_module("comfy.sd").load_diffusion_model_state_dict
     return load(dict(weights), model_options=options, metadata=metadata)
 
 
-def host_forward(model: Any, inputs: Inputs) -> Callable[[], Tensor]:
-    """Gives the velocity, as a sampler of the host would have it from ``model``."""
-    import_module("comfy.model_management").load_models_gpu([model], force_full_load=True)
+def host_forward(model: Any, inputs: Inputs, whole: bool = True) -> Callable[[], Tensor]:
+    """Gives the velocity, as a sampler of the host would have it from ``model``; ``whole``: all weights on the card."""
+    shape = inputs.latent.shape
+    pair, one = (model.model.memory_required([count, *shape[1:]]) for count in (2, 1))
+    import_module("comfy.model_management").load_models_gpu(
+        [model], memory_required=pair, minimum_memory_required=one, force_full_load=whole
+    )
     options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
     references = torch.cat(inputs.references, dim=2)
 
@@ -74,6 +82,19 @@ def host_forward(model: Any, inputs: Inputs) -> Callable[[], Tensor]:
         return (inputs.latent - denoised) / inputs.sigma
 
     return velocity
+
+
+def allow_dynamic_vram(device: torch.device, others: int) -> None:
+    """As the host's ``main.py`` turns it on, for models loaded from now on; ``others``: bytes of the card it leaves."""
+    control = import_module("comfy_aimdo.control")
+    control.init(simple_vram_headroom=others)
+    memory: Any = import_module("comfy.memory_management")
+    if not memory.aimdo_enabled:
+        if not control.init_devices([(device.index, 0)]):
+            raise RuntimeError("comfy-aimdo does not work here")
+        patcher: Any = import_module("comfy.model_patcher")
+        patcher.CoreModelPatcher = patcher.ModelPatcherDynamic
+        memory.aimdo_enabled = True
 
 
 def host_vae(checkout: Path, model: WanVAE, device: torch.device) -> Any:

@@ -114,12 +114,11 @@ def capped(device: torch.device, gib: float) -> Iterator[None]:
         return
     settle(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    index = torch.cuda.current_device() if device.index is None else device.index  # torch 2.11 takes no None here
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), index)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), device)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, index)
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def settle(device: torch.device) -> None:

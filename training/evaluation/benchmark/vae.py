@@ -1,7 +1,7 @@
 """The autoencoder: whole, in tiles, a large clip under a hard cap, beside ComfyUI's; and how exact the tiles are."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,10 +47,10 @@ def vae(bench: Bench) -> Iterator[Row]:
     if bench.comfyui is None:
         yield Note("ComfyUI", "was not named; give --comfyui DIR")
     model = channels_last(random_vae(bench.scale.vae, bench.device))
-    yield from clip(bench, model, bench.scale.size, tiled=True)
+    yield from clip(bench, model, bench.scale.size, tiles=tiles_of(bench.scale.size))
     yield from seams(bench)
     yield from within_cap(bench, model)
-    yield from clip(bench, model, bench.scale.large, tiled=False)
+    yield from clip(bench, model, bench.scale.large)
     del model
     settle(bench.device)
     model = random_vae(bench.scale.vae, bench.device)
@@ -59,10 +59,11 @@ def vae(bench: Bench) -> Iterator[Row]:
     yield coded("decode, plain layout", lambda: model.decode(latent), bench.scale.size, bench.device)
 
 
-def clip(bench: Bench, model: WanVAE, size: VideoSize, tiled: bool) -> Iterator[Row]:
-    """A clip as a whole by us and by the host, then in four tiles."""
-    device, tile = bench.device, half(size)
+def clip(bench: Bench, model: WanVAE, size: VideoSize, tiles: Sequence[Size] = ()) -> Iterator[Row]:
+    """A clip as a whole by us and by the host, then in tiles, decoded ones to main memory, as ``generate`` does."""
+    device = bench.device
     pixels, latent = random_clip(size, device)
+    room = torch.empty_like(pixels, device="cpu")
     yield coded("encode", lambda: model.encode(pixels), size, device)
     yield coded("decode", lambda: model.decode(latent), size, device)
     if bench.comfyui is not None:
@@ -71,10 +72,10 @@ def clip(bench: Bench, model: WanVAE, size: VideoSize, tiled: bool) -> Iterator[
         yield coded("encode, ComfyUI", lambda: host.encode(small), size, device)
         yield coded("decode, ComfyUI", lambda: host.decode(raw), size, device)
         del host, small, raw
-    if tiled:
+    for tile in tiles:
         for name, call, foretell in (
-            ("encode, tiled", lambda: encode_tiled(model, pixels, tile), encode_bytes),
-            ("decode, tiled", lambda: decode_tiled(model, latent, tile), decode_bytes),
+            ("encode, tiled", lambda tile=tile: encode_tiled(model, pixels, tile), encode_bytes),
+            ("decode, tiled", lambda tile=tile: decode_tiled(model, latent, tile, out=room), decode_bytes),
         ):
             yield coded(name, call, size, device, tile, foretell(model, clip_of(size), tile))
 
@@ -100,13 +101,14 @@ def seams(bench: Bench) -> Iterator[Row]:
     """Short clips: a seam would show in any frame."""
     settle(bench.device)
     model = random_vae(bench.scale.vae, bench.device, torch.float32)
-    size = VideoSize(9, bench.scale.size.height, bench.scale.size.width)
-    pixels, latent = random_clip(size, bench.device)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        encoded, decoded = model.encode(pixels), model.decode(latent)
-        for tile in (half(size), (size.height, half(size)[1])):
-            yield Seam("encode", clip_of(size), tile, worst(encode_tiled(model, pixels, tile), encoded))
-            yield Seam("decode", clip_of(size), tile, worst(decode_tiled(model, latent, tile), decoded))
+    for size in (bench.scale.size, bench.scale.large):
+        size = replace(size, frames=9)
+        pixels, latent = random_clip(size, bench.device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            encoded, decoded = model.encode(pixels), model.decode(latent)
+            for tile in tiles_of(size):
+                yield Seam("encode", clip_of(size), tile, worst(encode_tiled(model, pixels, tile), encoded))
+                yield Seam("decode", clip_of(size), tile, worst(decode_tiled(model, latent, tile), decoded))
 
 
 def coded(
@@ -132,9 +134,17 @@ def clip_of(size: VideoSize) -> CLIP:
     return size.frames, size.height, size.width
 
 
-def half(size: VideoSize) -> Size:
-    """A tile of half a clip's sides, in multiples of 8."""
-    return -(-size.height // 16) * 8, -(-size.width // 16) * 8
+def tiles_of(size: VideoSize) -> tuple[Size, ...]:
+    """Quarters of a clip, halves side by side, thirds side by side, in multiples of 8."""
+    return (
+        (part(size.height, 2), part(size.width, 2)),
+        (size.height, part(size.width, 2)),
+        (size.height, part(size.width, 3)),
+    )
+
+
+def part(side: int, count: int) -> int:
+    return -(-side // (8 * count)) * 8
 
 
 def worst(found: Tensor, exact: Tensor) -> float:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from training.evaluation.benchmark.comfyui import comfyui
+from training.evaluation.benchmark.comfyui_caps import comfyui_caps
 from training.evaluation.benchmark.host import open_host
 from training.evaluation.benchmark.measure import Bench, Note
 from training.evaluation.benchmark.scale import TINY
@@ -16,8 +17,9 @@ from training.evaluation.benchmark.scale import TINY
 COMFYUI = os.environ.get("KALEIDO_COMFYUI_DIR")
 
 
-def test_without_a_checkout_it_says_what_to_give():
-    (row,) = comfyui(Bench(TINY, torch.device("cpu")))
+@pytest.mark.parametrize("part", [comfyui, comfyui_caps])
+def test_without_a_checkout_it_says_what_to_give(part):
+    (row,) = part(Bench(TINY, torch.device("cpu")))
     assert isinstance(row, Note) and "--comfyui" in row.text
 
 
