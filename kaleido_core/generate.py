@@ -16,7 +16,15 @@ from .dit.compiled import compile_blocks
 from .dit.model import KaleidoDiT
 from .errors import ConfigError
 from .offloading.memory_plan import TEXT_WORK
-from .placement import ON_CPU, Placement, place, within_memory, work_of_decoding, work_of_transformer
+from .placement import (
+    ON_CPU,
+    Placement,
+    place,
+    with_index,
+    within_memory,
+    work_of_decoding,
+    work_of_transformer,
+)
 from .quantization.quantize import quantize
 from .references import Picture, clean_picture, encode_references, letterbox_image
 from .request import (
@@ -81,7 +89,7 @@ def load_models(request: Request, device: torch.device | str = "cpu", room: int 
     They lie on ``device`` for good if they fit into ``room`` bytes (None: all that is free) beside the work on a clip
     of the request's size, else they take turns.
     """
-    device = torch.device(device)
+    device = with_index(device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     model = request.model if request.model == TINY else Path(request.model).expanduser()
     folder = model.parent if isinstance(model, Path) and not model.is_dir() else model

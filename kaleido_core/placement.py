@@ -108,6 +108,11 @@ def place(device: torch.device, parts: tuple[nn.Module, ...], work: float, room:
     if device.type == "cuda":
         free = _free(device)
         room = free if room is None else min(room, free)
+    if room is not None and room <= RESERVE:
+        raise ConfigError(
+            f"{room / GIB:.1f} GiB of {device} are too few: {RESERVE / GIB:.2f} are kept free, and parts of the model "
+            "come on top. Free some memory, or raise --vram; `plan` names what a clip needs."
+        )
     if room is not None and sum(map(size_of, parts)) + work > room - RESERVE:
         return Placement(device, room, cap)
     for part in parts:
@@ -152,6 +157,13 @@ def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for tensor, home in zip(tensors, before, strict=True):
             tensor.data = home
+
+
+def with_index(device: torch.device | str) -> torch.device:
+    """ "cuda" is the present card, which older torch must be told by its number."""
+    device = torch.device(device)
+    bare = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if bare else device
 
 
 def _free(device: torch.device, cap: int | None = None) -> int:

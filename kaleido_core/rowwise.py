@@ -18,6 +18,7 @@ from .errors import first_line
 logger = logging.getLogger("kaleido.rowwise")
 
 ROWS = 2048  # at a time: 40 MiB in float32 at width 5120, which stays in a cache
+BATCH_ROWS = 14336  # at a time in attention and MLP: keeps a GPU busy, 0.4 GiB of hidden values at 14B
 LIMIT = 64  # kernels of one function, for different dtypes, widths and modes
 
 P = ParamSpec("P")
@@ -50,7 +51,7 @@ def by_rows(
     rows: int = ROWS,
     into: Tensor | None = None,
 ) -> Tensor:
-    """``function(*tensors, *rest)``, about ``rows`` of axis -2 of the ``tensors`` at a time; at once for gradients.
+    """``function(*tensors, *rest)``, at most ``rows`` of axis -2 of the ``tensors`` at a time; at once for gradients.
 
     The parts are of equal size, because a short last one leaves a GPU half empty. ``into`` may be one of ``tensors``:
     the results are then written where the rows lay that they were made of.
@@ -59,7 +60,7 @@ def by_rows(
     if length <= rows or torch.is_grad_enabled():
         return function(*tensors, *rest)
     result = into
-    rows = -(-length // round(length / rows))
+    rows = -(-length // -(-length // rows))
     for start in range(0, length, rows):
         size = min(rows, length - start)
         part = function(*(tensor.narrow(-2, start, size) for tensor in tensors), *rest)
@@ -125,7 +126,9 @@ def _kernels() -> ModuleType:
 
 def _compile(function: Callable[P, T]) -> Callable[P, T]:
     # Past its limit of kernels a function would silently run as written, with float32 copies of all activations.
-    torch._dynamo.config.recompile_limit = max(LIMIT, torch._dynamo.config.recompile_limit)
+    settings: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"  # before torch 2.7
+    setattr(settings, name, max(LIMIT, getattr(settings, name)))
     return torch.compile(function)
 
 

@@ -11,7 +11,7 @@ from kaleido_core.errors import ConfigError
 from kaleido_core.generate import Models, Request, load_models, render
 from kaleido_core.offloading.block_swap import SLOTS
 from kaleido_core.offloading.memory_plan import RESERVE
-from kaleido_core.placement import ON_CPU, Placement, blocks_of, place, size_of
+from kaleido_core.placement import ON_CPU, Placement, blocks_of, place, size_of, with_index
 
 CPU = torch.device("cpu")
 REQUEST = Request(prompt="a duck spins", height=64, width=64, frames=5, steps=2)
@@ -51,10 +51,21 @@ def test_a_model_that_fits_is_moved_and_one_that_does_not_waits(models: Models):
 
 
 def test_a_card_is_never_asked_for_more_than_is_free(models: Models, monkeypatch):
-    monkeypatch.setattr(module, "_free", lambda device: 10)
+    free = RESERVE + 10
+    monkeypatch.setattr(module, "_free", lambda device: free)
     for asked in (None, 2**40):
-        assert place(torch.device("cuda"), (models.dit,), 0, asked) == Placement(torch.device("cuda"), 10, asked)
-    assert place(torch.device("cuda"), (models.dit,), 0, 9).room == 9
+        assert place(torch.device("cuda"), (models.dit,), 0, asked) == Placement(torch.device("cuda"), free, asked)
+    assert place(torch.device("cuda"), (models.dit,), 0, free - 1).room == free - 1
+
+
+def test_less_than_is_kept_free_is_refused_at_once(models: Models):
+    with pytest.raises(ConfigError, match=r"1\.0 GiB of cpu are too few: 1\.25 are kept free.*raise --vram"):
+        place(CPU, (models.dit,), 0, 2**30)
+
+
+def test_a_bare_card_gets_its_number_which_older_torch_asks_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert [str(with_index(device)) for device in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
 
 
 def test_stepping_down_begins_within_the_cap_however_much_is_free(models: Models, monkeypatch):

@@ -33,6 +33,7 @@ TINY_FILES: dict[str, str] = {  # in folders as ComfyUI names them, which the no
 }
 MODULES: dict[Kind, Callable[[Any], nn.Module]] = {"dit": KaleidoDiT, "vae": WanVAE, "text": UMT5Encoder}
 TOKENIZER_FILES = ("spiece.model", "google/umt5-xxl/spiece.model", "tokenizer/spiece.model", "tokenizer.model")
+CONVERTED = 2**32  # bytes from which on it is worth a word that a model is converted
 TOKENIZER_TENSOR = "spiece_model"  # ComfyUI's text encoder files carry it
 
 
@@ -126,4 +127,16 @@ def _load(weights: Weights, config: Config | None, device: torch.device | str, d
     tensors = {name: weights.read(name, dtype).to(device) for name in weights.in_file_order()}
     module.load_state_dict(tensors, strict=True, assign=True)
     logger.info("loaded %s: %d tensors, %s layout", weights.source.name, len(tensors), weights.detected)
+    _tell_conversion(weights, dtype)
     return module.to(device).eval().requires_grad_(False)
+
+
+def _tell_conversion(weights: Weights, dtype: torch.dtype) -> None:
+    """What cannot be mapped from a large file takes as much main memory, which surprises people."""
+    shapes = [torch.Size(shape) for name, shape in weights.shapes.items() if weights.stored_dtype(name) != dtype]
+    size = sum(shape.numel() for shape in shapes) * dtype.itemsize
+    if size > CONVERTED:
+        logger.warning(
+            "%s is converted to %s in main memory, which takes %.1f GiB; `convert --dtype bf16` writes a file that is "
+            "mapped instead.", weights.source.name, str(dtype).removeprefix("torch."), size / 2**30,
+        )  # fmt: skip

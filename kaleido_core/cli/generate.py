@@ -13,6 +13,7 @@ from ..dit.attention import KERNELS
 from ..errors import ConfigError
 from ..generate import Models, Result, load_models, render
 from ..offloading.memory_plan import GIB
+from ..placement import with_index
 from ..quantization.quantize import FORMATS
 from ..request import VAE_DTYPES
 from ..request_files import Job, Record
@@ -57,7 +58,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     add("--compile", action="store_true", default=None, help=compiled)
     add("--vae-dtype", choices=VAE_DTYPES, help="default: fp32; bf16 takes half the memory, with small errors")
-    vram = "of the card, to stay within; auto, the default: all that is free"
+    vram = "of the card, to stay within (no more than is free there); auto, the default: all that is free"
     add("--vram", type=memory_size_or_auto, metavar="auto|12GiB", help=vram)
     add("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--allow-extra-references", action="store_true", default=None, help="more than three, untrained")
@@ -100,8 +101,7 @@ def cap(device: str, room: int | None) -> None:
     card = torch.device(device)
     if room is not None and card.type == "cuda":
         total = torch.cuda.get_device_properties(card).total_memory
-        index = torch.cuda.current_device() if card.index is None else card.index  # torch 2.11 takes no None here
-        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), index)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), with_index(card))
 
 
 def _make_folder(folder: Path) -> None:

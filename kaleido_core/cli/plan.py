@@ -21,7 +21,13 @@ WEIGHTS = ("bf16", "fp8", "int8")  # what ``generate`` computes in; the latter t
 
 def add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--vram", type=memory_size, required=True, metavar="12GiB", help="of the graphics card")
+    add(
+        "--vram",
+        type=memory_size,
+        required=True,
+        metavar="12GiB",
+        help="free on the graphics card: less than its label",
+    )
     add("--ram", type=memory_size, required=True, metavar="32GiB", help="of main memory")
     add("--size", default="landscape", help="landscape, portrait, square or WxH in pixels")
     add("--frames", type=int, default=DEFAULTS_14B.frames)
@@ -38,7 +44,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     merged = "to be merged into the weights, which then stay in main memory; repeat for more"
     add("--lora", action="append", dest="loras", default=[], metavar="FILE", help=merged)
-    add("--weights", choices=WEIGHTS, default="bf16", help="the latter two are --eight-bit of generate")
+    computed = "what generate computes in; the latter two are its --eight-bit, whatever the file holds"
+    add("--weights", "--eight-bit", choices=WEIGHTS, default="bf16", help=computed)
     add("--vae-dtype", choices=VAE_DTYPES, default="fp32", help="default: %(default)s")
     command.set_defaults(run=run)
 

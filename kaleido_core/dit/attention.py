@@ -25,6 +25,8 @@ EXACT = {
 KERNELS = ("auto", *EXACT, "sage")
 TRIED = ("cudnn", "flash", "efficient")  # by "auto"; "math" needs memory for every pair of tokens
 TRIAL = 4096, 32768  # queries and keys: more of these than of those, as when tokens go a part at a time
+CHECKED, ALIKE = 64, 2e-2  # queries of a trial that are compared, and the relative L2 that rounding may make
+MATH_BYTES = 2**30  # of scores at most, float32
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -32,6 +34,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if not query.is_cuda or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, key, value)
     kernel = fastest_kernel(query.device, query.dtype, query.shape[-1])
+    if kernel == "math" and 4 * query.shape[:-1].numel() * key.shape[-2] > MATH_BYTES:
+        raise ConfigError(
+            f"{query.device} has no attention for {query.dtype} but one that keeps a score "
+            f"of each pair of {key.shape[-2]:,} tokens. RTX 30 and later have; ComfyUI's own model runs in float16 too."
+        )
     try:
         return attend_by(kernel)(query, key, value)
     except torch.OutOfMemoryError:
@@ -106,7 +113,7 @@ def fastest_kernel(device: torch.device, dtype: torch.dtype, head_width: int) ->
 
 
 def _measure(kernel: str, device: torch.device, dtype: torch.dtype, head_width: int) -> float:
-    """The best of three trials in seconds; infinite for a kernel that does not work here."""
+    """The best of three trials in seconds; infinite for a kernel that does not work here, or not rightly."""
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(count: int) -> Tensor:
@@ -114,8 +121,13 @@ def _measure(kernel: str, device: torch.device, dtype: torch.dtype, head_width: 
 
     query, key, value = draw(TRIAL[0]), draw(TRIAL[1]), draw(TRIAL[1])
     attend, seconds = attend_by(kernel), float("inf")
+    few = query[:, :, :CHECKED]
+    exact = F.scaled_dot_product_attention(few.float(), key.float(), value.float())
     try:
-        for _ in range(4):  # the first one warms up
+        if (attend(query, key, value)[:, :, :CHECKED] - exact).norm() > ALIKE * exact.norm():
+            logger.warning("attention on %s: %s gives wrong numbers, and is left out", device, kernel)
+            return seconds
+        for _ in range(3):
             torch.cuda.synchronize(device)
             began = time.perf_counter()
             attend(query, key, value)

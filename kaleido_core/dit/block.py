@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..rowwise import by_rows
+from ..rowwise import BATCH_ROWS, by_rows
 from .attention import Attend, attention, merge_heads, split_heads
 from .layers import LayerNorm, RMSNorm, add_gated, modulated_norm, rotated_norm
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine of every token's angles, float32 [N K/2]
-BATCH_ROWS = 14336  # tokens at a time in attention and MLP: keeps a GPU busy, 0.4 GiB of hidden values at 14B
 
 
 class _Attention(nn.Module):

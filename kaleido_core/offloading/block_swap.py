@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .copies import Event, Lane, Loader, PinnedMemory, free_memory, open_lane
+from .copies import Event, Lane, Loader, PinnedMemory, open_lane
+from .main_memory import free_memory
 from .visitors import Visitor, choose_visitors, named_tensors, spread
 
 SLOTS = 2  # one block computes, one is on its way
@@ -40,9 +41,7 @@ def block_swap(
     lane = open_lane(device)
     visitors = choose_visitors(model, resident)
     if pinned_bytes is None:
-        # What moves into pinned memory leaves as much behind.
-        moving = sum(visitor.moving for visitor in visitors)
-        pinned_bytes = (free_memory() + moving) // 2 if device.type == "cuda" else 0
+        pinned_bytes = pinned_by_default(visitors) if device.type == "cuda" else 0
     with ExitStack() as stack:
         pinned = PinnedMemory(lane)
         stack.callback(pinned.release)
@@ -53,6 +52,11 @@ def block_swap(
             for visitor in visitors:
                 _attach(ring, visitor.block, stack)
         yield model
+
+
+def pinned_by_default(visitors: Sequence[Visitor]) -> int:
+    """Bytes: half of what is free, where what moves into pinned memory leaves as much behind."""
+    return (free_memory() + sum(visitor.moving for visitor in visitors)) // 2
 
 
 @torch.inference_mode(False)

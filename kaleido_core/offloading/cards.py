@@ -29,8 +29,8 @@ CARDS = (
 DISK = 2e9  # bytes a second of a file that main memory cannot keep; an assumption
 
 # H200, bfloat16, 14B, 43,008 tokens: the linear layers alone reach 740 TFLOP/s and the attention 625; a forward takes
-# 4.21 s, a tenth more than both. In eight bits it takes 3.55 s (fp8) or 3.65 s (int8), the gain of linear layers.
-PRODUCTS, ATTENTION, REST, EIGHT_BIT = 740e12, 625e12, 1.094, 0.6
+# 4.15 s, a little more than both. In eight bits it takes 3.51 s (fp8) or 3.60 s (int8), the gain of linear layers.
+PRODUCTS, ATTENTION, REST, EIGHT_BIT = 740e12, 625e12, 1.08, 0.6
 # Seconds for each pixel of each frame, channels last, 81 frames of 512x896 in bfloat16: decoding whole 1.17 s, in tiles
 # to main memory 1.50 s, encoding 0.75 s. Float32 is an estimate, by what it costs ComfyUI's autoencoder.
 DECODE, DECODE_TILES, ENCODE, FLOAT32 = 3.15e-8, 4.03e-8, 2.0e-8, 1.75

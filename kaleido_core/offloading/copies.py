@@ -2,10 +2,8 @@
 
 import contextlib
 import mmap
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -185,38 +183,3 @@ class Loader:
         copied = self._lane.copy(buffer[: visitor.size], place, free)
         self._staging.append((buffer, copied))
         return copied
-
-
-def free_memory() -> int:
-    """Bytes of main memory that this process could still take; 0 where the system does not tell."""
-    return int(max(0, min(_system_memory(), *map(_left_in, _control_groups()))))
-
-
-def _control_groups() -> list[Path]:
-    """The process's own and those around it: a container, a service or a job may have less than its machine."""
-    root = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        name = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
-        own = root / name.strip("/")
-        return [own, *(group for group in own.parents if group.is_relative_to(root))]
-    return [root]
-
-
-def _left_in(group: Path) -> float:
-    """Bytes that ``group`` may still take, if it gives up what it keeps of files; infinite where it has no limit."""
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(kept["active_file"]) + int(kept["inactive_file"])
-    return float("inf")
-
-
-def _system_memory() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # each says "not here" on some system
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0

@@ -11,6 +11,7 @@ import torch
 
 from ..config import KALEIDO_14B, DiTConfig
 from ..errors import ConfigError
+from ..rowwise import BATCH_ROWS
 from ..shapes import VideoSize
 from ..vae.model import WanVAE
 from ..vae.tile_memory import CountBytes, decode_bytes, encode_bytes, tiles_of
@@ -31,10 +32,11 @@ WEIGHT_BYTES = {
 # Of the card, beside all that is counted. Its allocator holds memory that it cannot piece together: 1.05 GiB more than
 # tensors did when blocks of the 14B model took turns, and a cap, or the card's end, counts that too.
 RESERVE = 5 * GIB // 4
-# Copies of all tokens that a forward holds at most, counted on fake tensors (tests/test_rowwise.py); 5.1 on an H200.
-TRANSFORMER_COPIES = 5.2
+# Copies that a forward holds at most, of all tokens and of those that go through a layer at a time, counted on fake
+# tensors of many lengths (tests/offloading/test_memory_plan.py): in attention, and in the MLP with its hidden values.
+ATTENTION_COPIES, MLP_COPIES = (4.37, 2.17), (3.06, 5.48)
 CACHED_COPIES = 2  # of the video's tokens, by the step cache for each branch (tests/sampling/test_step_cache.py)
-COMPILED_COPIES = 7.6  # of all tokens, where torch.compile made the blocks; 7.42 on an H200
+COMPILED_COPIES = 2.4  # of all tokens besides, where torch.compile made the blocks: 7.42 in all on an H200
 WORKSPACE = 0.3 * GIB  # inputs, and what the libraries borrow: peaks of block swap lay so much above the sums
 TEXT_WORK = GIB // 2  # beside the text encoder's weights, for two prompts of 512 tokens
 TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS = 5_680_910_336, 126_892_531
@@ -177,6 +179,11 @@ class Plan:
         return max(stage.peak for stage in self.stages) + RESERVE
 
     @property
+    def ram_converting(self) -> float:
+        """As ``ram_least``, with a file of another type than bfloat16: its weights are made in main memory."""
+        return max(self.ram_least, HOST_RESERVE + self.work.result_bytes + 2.0 * parameters_of(self.work.config))
+
+    @property
     def fits(self) -> bool:
         return self.peak <= self.machine.vram and self.ram_least <= self.machine.ram
 
@@ -261,8 +268,11 @@ def activation_bytes(
     tokens: int, width: int, itemsize: int = 2, cached_tokens: int = 0, compiled: bool = False
 ) -> float:
     """What a forward holds beside the weights. ``cached_tokens``: of the video, in all branches of the step cache."""
-    copies = COMPILED_COPIES if compiled else TRANSFORMER_COPIES
-    return (copies * tokens + CACHED_COPIES * cached_tokens) * width * itemsize + WORKSPACE
+    part = tokens / -(-tokens // BATCH_ROWS)  # as rowwise.py cuts them
+    copies = max(all_ * tokens + some * part for all_, some in (ATTENTION_COPIES, MLP_COPIES))
+    of_time = 24 * width**2  # the widest weights of the time path in float32: more than few tokens hold
+    more = COMPILED_COPIES * tokens * compiled + CACHED_COPIES * cached_tokens
+    return max(copies * width * itemsize, of_time) + more * width * itemsize + WORKSPACE
 
 
 def _sides(work: Work) -> Size:

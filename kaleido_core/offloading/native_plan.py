@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ..config import KALEIDO_14B
 from .arithmetic import forward_flops, parameters_of
-from .cards import duration
-from .memory_plan import GIB, TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS, Machine, Work
+from .cards import CARDS, H200, duration
+from .memory_plan import GIB, TEXT_ENCODER_PARAMETERS, VAE_PARAMETERS, WEIGHT_BYTES, Machine, Work
 
 # Measured on ComfyUI 0.33's own Wan model, bfloat16, 14B, 43,008 tokens: 4.16 GiB of activations, 10.15 of [N D].
 ACTIVATIONS = 10.15
@@ -16,7 +16,7 @@ RESERVE = 0.8 * GIB  # the system's and the framework's own share of the card
 RAM_RESERVE = 6 * GIB
 # What that forward of 2.56 PFLOP reached: in 6.48 s, and in 4.59 s with Kaleido Attention.
 H200_FLOPS, H200_FLOPS_WITH_ATTENTION = 395e12, 558e12
-CONSUMER_FLOPS = 80e12  # an assumption for a 24 GB gaming card
+GAMING = next(card for card in CARDS if card.name == "RTX 4090")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class NativePlan:
             f"encoding references  {_gib(self.encoding)}",
             f"decoding the clip    {_gib(self.decoding)}",
             f"text encoder in fp8  {_gib(self.text_encoder)}  (before the rest, then gone)",
-            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {duration(self.flops / H200_FLOPS)} on an H200 "
-            f"({duration(self.flops / H200_FLOPS_WITH_ATTENTION)} with Kaleido Attention), about "
-            f"{duration(self.flops / CONSUMER_FLOPS)} on a 24 GB gaming card (an estimate)",
+            f"arithmetic           {self.flops / 1e15:,.1f} PFLOP: {self._times(1)} on an H200; "
+            f"{self._times(H200.flops / GAMING.flops)} on an {GAMING.name} (an estimate)",
             "It fits." if self.fits else "It does not fit.",
         ]
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
+
+    def _times(self, slower: float) -> str:
+        own, with_ours = (duration(slower * self.flops / rate) for rate in (H200_FLOPS, H200_FLOPS_WITH_ATTENTION))
+        return f"{own} ({with_ours} with Kaleido Attention)"
 
 
 def plan_native(work: Work, machine: Machine) -> NativePlan:
@@ -88,17 +91,25 @@ def _advice(work: Work, machine: Machine, fits_card: bool, ram: float, resident:
     fits_ram = machine.ram >= ram
     if not fits_ram:
         lines.append(f"{machine.ram / GIB:.1f} GiB of main memory are too few; {ram / GIB:.1f} are needed.")
-    if not (fits_card and fits_ram) and work.weight_bytes > 1:
-        lines.append("Take a file in fp8 (half the size) or a GGUF Q4 file (a quarter).")
+    smaller = _smaller_file(work.weight_bytes)
+    if not (fits_card and fits_ram) and smaller:
+        lines.append(f"Take {smaller}.")
     if not fits_card:
         lines.append("Even two blocks at a time are too large for the card: choose a smaller size or fewer frames.")
     if fits_card and fits_ram and resident < work.config.num_layers:
-        lines.append("Weights stream from main memory at each step; an 8-bit file keeps more of them on the card.")
+        keep = f"; {smaller} keeps more of them on the card" if smaller else ""
+        lines.append(f"Weights stream from main memory at each step{keep}.")
     if decoding > machine.vram - RESERVE:
         lines.append("Use VAE Decode (Tiled).")
     if work.forwards > 20 and work.config == KALEIDO_14B:
         lines.append("A 4-step distilled LoRA with cfg 1 needs 4 forwards instead.")
     return lines
+
+
+def _smaller_file(weight_bytes: float) -> str:
+    if weight_bytes > WEIGHT_BYTES["gguf Q8_0"]:
+        return "a file in fp8 (half the size) or a GGUF Q4 file (a quarter)"
+    return "a GGUF Q4 file (half the size)" if weight_bytes > WEIGHT_BYTES["gguf Q4_K"] else ""
 
 
 def _gib(count: float) -> str:

@@ -149,22 +149,34 @@ def _main_memory(plan: Plan) -> Iterator[str]:
         f"card: {plan.peak / GIB:.1f} of {plan.machine.vram / GIB:.1f} GiB; main memory: at least "
         f"{plan.ram_least / GIB:.1f}, best {plan.ram_enough / GIB:.1f} of {plan.machine.ram / GIB:.1f} GiB"
     )
+    if plan.fits:
+        yield (
+            "That is for a .safetensors file in bfloat16; others (fp8_scaled, fp16, fp32) are converted in memory, "
+            f"{plan.ram_converting / GIB:.1f} GiB of it; `convert --dtype bf16` does that once."
+        )
     if plan.from_disk and plan.fits:
         yield f"Each forward reads {plan.from_disk / GIB:.1f} GiB from the disk, at {DISK / 1e9:.0f} GB/s (assumed)."
 
 
 def _times(plan: Plan) -> Iterator[str]:
     times = [f"{card.name} {duration(sum(seconds(plan, card)))}" for card in CARDS]
-    yield f"time: {times[0]}, from measured speeds, once the files are in main memory"
-    yield f"estimates by TFLOP/s and bus: {', '.join(times[1:])}"
+    yield f"time: {times[0]}, from measured speeds" + ("" if plan.from_disk else ", once the files are in main memory")
+    only = " (in int8: fp8 needs an RTX 40 or later)" if plan.work.eight_bit else ""
+    yield f"estimates by TFLOP/s and bus{only}: {', '.join(times[1:])}"
 
 
 def _advice(plan: Plan) -> str:
     change = first_change(plan.work, plan.machine)
     if change is None:
-        least = min((plan_memory(work, plan.machine) for _, work in _changes(plan.work)), key=lambda one: one.peak)
-        return f"It does not fit, and no option makes it fit: the least is {_needs(least)}."
+        tried = [Change(options, plan_memory(work, plan.machine)) for options, work in _changes(plan.work)]
+        least = min(tried, key=lambda one: _lacking(one.plan))
+        return f"It does not fit, and no option makes it fit: the least is {_needs(least.plan)}, with {least.options}."
     return f"It does not fit. First change: {change.options} (then {_needs(change.plan)})."
+
+
+def _lacking(plan: Plan) -> float:
+    """Bytes of the card and of main memory together."""
+    return max(0.0, plan.peak - plan.machine.vram) + max(0.0, plan.ram_least - plan.machine.ram)
 
 
 def _needs(plan: Plan) -> str:

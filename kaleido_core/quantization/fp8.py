@@ -1,11 +1,8 @@
 """float8 (e4m3) for cards that multiply it: Ada, Hopper, Blackwell. Faster than int8, less exact."""
 
-import functools
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import ConfigError, first_line
 from .linear import EightBitLinear
 
 
@@ -29,24 +26,6 @@ class Fp8Linear(EightBitLinear):
 
 class AccurateFp8Linear(Fp8Linear):
     fast_sum = False
-
-
-@functools.cache
-def check_float8(device: torch.device, kind: type[Fp8Linear]) -> None:
-    """Multiply once, so that a card that cannot is found out before sampling. Raises ``ConfigError`` for one."""
-    with torch.no_grad():
-        layer = nn.Linear(64, 64, device="meta", dtype=torch.bfloat16)
-        for parameter in layer.to_empty(device=device).parameters():  # so it draws no random numbers
-            parameter.fill_(1)
-        try:
-            kind(layer)(torch.ones(32, 64, device=device, dtype=torch.bfloat16)).cpu()
-        except torch.OutOfMemoryError:
-            raise  # says nothing of the card
-        except (RuntimeError, NotImplementedError, ValueError) as error:  # each version of torch has its own way
-            raise ConfigError(
-                f"{device} with torch {torch.__version__} does not multiply float8 ({first_line(error)}); "
-                "Ada, Hopper and later cards do. Take int8."
-            ) from error
 
 
 def _emulate(values: Tensor, scale: Tensor, layer: Fp8Linear, dtype: torch.dtype) -> Tensor:

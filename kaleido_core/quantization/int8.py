@@ -1,4 +1,4 @@
-"""int8 for every card since Turing: the more exact of the two formats."""
+"""int8, for cards since Turing (RTX 20): the more exact of the two formats."""
 
 import functools
 import logging
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ..errors import first_line
-from ..rowwise import by_rows, fused
+from ..rowwise import ROWS, by_rows, can_fuse, fused
 from .linear import EightBitLinear
 
 logger = logging.getLogger("kaleido.quantization")
 
 FEWEST_ROWS = 32  # torch's int8 product wants more than 16, in steps of 8
-BATCH_ROWS = 8192  # at a time, because that product is in int32
+BATCH_ROWS = 8192  # at a time, because that product is in int32; fewer where rescaling makes float32 copies too
 
 Product = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
 
@@ -43,7 +43,7 @@ def int8_linear(
         return rescale(product[:count], scale, weight_scale, bias, dtype)
 
     with torch.no_grad():
-        return by_rows(multiply, (values, scale), rows=BATCH_ROWS)
+        return by_rows(multiply, (values, scale), rows=BATCH_ROWS if can_fuse(values) else ROWS)
 
 
 @fused

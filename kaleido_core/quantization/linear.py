@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..rowwise import by_rows, fused
+from ..rowwise import ROWS, by_rows, fused
 
 
 class EightBitLinear(nn.Module):
@@ -66,16 +67,28 @@ def scale_back(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return by_rows(lambda values, scale: (values.float() * scale).to(dtype), (values, scale))
 
 
-@fused
+def _by_rows(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    values = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    scale = torch.empty(len(rows), 1, dtype=torch.float32, device=rows.device)
+    for part in range(0, len(rows), ROWS):
+        values[part : part + ROWS], scale[part : part + ROWS] = _at_once(rows[part : part + ROWS], limit, dtype)
+    return values, scale
+
+
+def _at_once(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    largest = rows.abs().amax(-1, keepdim=True).float()
+    scale = torch.where(largest > 0, largest / limit, 1.0)
+    scaled = (rows.float() / scale).clamp(-limit, limit)
+    return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scale
+
+
+@partial(fused, otherwise=_by_rows)
 def quantise_rows(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """``[M K]`` -> values of ``dtype`` ``[M K]`` and float32 scales ``[M 1]``: rows = values * scales.
 
     The largest number of each row becomes ``limit``; a row of zeros has the scale 1.
     """
-    largest = rows.abs().amax(-1, keepdim=True).float()
-    scale = torch.where(largest > 0, largest / limit, 1.0)
-    scaled = (rows.float() / scale).clamp(-limit, limit)
-    return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scale
+    return _at_once(rows, limit, dtype)
 
 
 def replace_linears(blocks: Iterable[nn.Module], kind: type[EightBitLinear]) -> None:

@@ -1,7 +1,7 @@
 """What memory a tile takes, counted layer by layer, and the tile that fits a budget.
 
 In numbers for each pixel of a tile and each channel of ``base_width``: the past of its layers, 13.4 to encode and 23.4
-to decode; at work on four frames, 14. In bfloat16 at full width that is 5.1 kB a pixel to encode and 7.3 kB to decode,
+to decode; at work on four frames, 14. In bfloat16 at full width that is 4.5 kB a pixel to encode and 7.0 kB to decode,
 where the pixels include what is read of the neighbours, some 30 at each inner side. A tile as large as the clip gives
 what ``WanVAE.encode`` and ``WanVAE.decode`` take.
 """
@@ -47,7 +47,7 @@ def choose_tile(count: CountBytes, vae: WanVAE, clip: Grid, budget: int) -> Size
         if count(vae, clip, tile) <= budget:
             return tile
     raise ConfigError(
-        f"{budget / MIB:.0f} MiB for a clip of {height} x {width}: its smallest tile needs "
+        f"{max(0, budget) / MIB:.0f} MiB for a clip of {height} x {width}: its smallest tile needs "
         f"{count(vae, clip, tiles[-1]) / MIB:.0f} MiB. Free some memory, or make a smaller or shorter clip."
     )
 

@@ -120,6 +120,15 @@ def test_unchanged_weights_are_mapped_not_copied(stored, write, small_config):
     assert not all(torch.equal(t, stored("dit_h128_weights_wan")[k]) for k, t in dit.state_dict().items())
 
 
+def test_a_large_file_that_is_converted_says_what_that_takes(stored, write, small_config, monkeypatch, caplog):
+    monkeypatch.setattr(load, "CONVERTED", 0)
+    path = write(stored("dit_small_weights_wan"))
+    load_dit(path, small_config)
+    assert not caplog.messages, "it is mapped"
+    load_dit(path, small_config, dtype=torch.float16)
+    assert len(caplog.messages) == 1 and "model.safetensors is converted to float16" in caplog.messages[0]
+
+
 def test_mismatch_lists_at_most_five_keys_of_each_kind_and_the_layout(stored, write, small_config):
     tensors = stored("dit_small_weights_wan")
     broken = {k: t for k, t in tensors.items() if "blocks.1." not in k}

@@ -23,6 +23,10 @@ def speeds(monkeypatch):
     fastest_kernel.cache_clear()
 
 
+class OnCard(torch.Tensor):
+    is_cuda = True  # pyright: ignore[reportAssignmentType]
+
+
 def choose() -> str:
     return fastest_kernel(torch.device("cpu"), torch.bfloat16, 128)
 
@@ -48,9 +52,6 @@ def test_a_kernel_that_refuses_other_shapes_than_it_was_chosen_on_is_not_forced_
     def attend(*_):
         raise errors[-1]
 
-    class OnCard(torch.Tensor):
-        is_cuda = True  # pyright: ignore[reportAssignmentType]
-
     errors: list[Exception] = [RuntimeError("No available kernel. Aborting execution.")]
     monkeypatch.setattr(module, "attend_by", lambda kernel: attend)
     query, key, value = (x.as_subclass(OnCard) for x in (QUERY, KEY, VALUE))
@@ -61,6 +62,27 @@ def test_a_kernel_that_refuses_other_shapes_than_it_was_chosen_on_is_not_forced_
     errors.append(torch.OutOfMemoryError("full"))
     with pytest.raises(torch.OutOfMemoryError):
         attention(query, key, value)
+
+
+def test_scores_of_every_pair_are_kept_for_few_tokens_only(speeds, monkeypatch):
+    """Cards before RTX 30 have no other kernel for bfloat16."""
+    speeds.update(flash=INF, cudnn=INF, efficient=INF)
+    query, key, value = (x.as_subclass(OnCard) for x in (QUERY, KEY, VALUE))
+    assert attention(query, key, value).shape == QUERY.shape
+    monkeypatch.setattr(module, "MATH_BYTES", 4 * 2 * 9 * 9 - 1)
+    with pytest.raises(ConfigError, match="a score of each pair of 9 tokens"):
+        attention(query, key, value)
+
+
+def test_a_kernel_with_wrong_numbers_is_left_out(monkeypatch, caplog):
+    exact = attend_by("math")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(module, "TRIAL", (80, 96))
+    kernels = {"right": exact, "wrong": lambda query, key, value: exact(query, value, key)}
+    monkeypatch.setattr(module, "attend_by", kernels.__getitem__)
+    cpu = torch.device("cpu"), torch.bfloat16, 16
+    assert 0 < module._measure("right", *cpu) < INF and module._measure("wrong", *cpu) == INF
+    assert len(caplog.messages) == 1 and "wrong gives wrong numbers" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("kernel", ["math", "auto"])

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from kaleido_core import KALEIDO_14B, DiTConfig, KaleidoDiT, TextConfig, UMT5Encoder, VideoSize
 from kaleido_core.errors import ConfigError
@@ -135,6 +136,26 @@ def test_the_embedded_model_fits_anywhere():
 def test_nothing_to_plan_is_refused(wrong: dict):
     with pytest.raises(ConfigError, match="positive"):
         replace(OFFICIAL, **wrong)
+
+
+@pytest.mark.parametrize("form", ["bf16", "int8"])
+@pytest.mark.parametrize(
+    "size, references",
+    [((81, 512, 896), 3), ((81, 720, 1280), 3), ((29, 512, 896), 3), ((17, 480, 832), 1), ((5, 256, 448), 0)],
+)
+def test_a_forward_of_any_length_holds_what_is_foretold(size, references, form):
+    """Counted on fake tensors, without the kernels of a card, which hold less."""
+    work = Work(VideoSize(*size), references)
+    with FakeTensorMode(), torch.no_grad():
+        dit = KaleidoDiT(replace(KALEIDO_14B, num_layers=2), dtype=torch.bfloat16)
+        if form != "bf16":
+            quantize(dit, form)
+        shape = work.size.latent_shape()
+        pictures = [torch.randn(1, 16, 1, *shape[3:]) for _ in range(references)]
+        with Peak() as counted:
+            dit(torch.randn(*shape), torch.rand(1), torch.randn(1, 512, 4096, dtype=torch.bfloat16), pictures)
+    foretold = work.sampling_bytes
+    assert foretold - 1.2 * WORKSPACE < counted.bytes < foretold
 
 
 @torch.no_grad()

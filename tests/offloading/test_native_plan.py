@@ -18,7 +18,8 @@ def test_the_arithmetic_takes_what_a_forward_took_with_and_without_kaleido_atten
     flops = plan_native(OFFICIAL, Machine(141 * GIB, 200 * GIB)).flops / OFFICIAL.forwards
     assert flops / H200_FLOPS == pytest.approx(6.48, rel=0.01)
     assert flops / H200_FLOPS_WITH_ATTENTION == pytest.approx(4.59, rel=0.01)
-    assert "11 min on an H200 (8 min with Kaleido Attention)" in plan_native(OFFICIAL, Machine(24 * GIB, 64 * GIB)).text
+    text = plan_native(OFFICIAL, Machine(24 * GIB, 64 * GIB)).text
+    assert "11 min (8 min with Kaleido Attention) on an H200; 65 min (46 min" in text
 
 
 def test_a_forward_without_references_is_the_shorter_one():
@@ -52,3 +53,12 @@ def test_what_does_not_fit_comes_with_something_to_do():
 def test_the_embedded_model_fits_anywhere():
     work = Work(VideoSize(17, 128, 128), 3, config=DiTConfig(10, 256, 2, 704, 128))
     assert plan_native(work, Machine(2 * GIB, 8 * GIB)).fits
+
+
+@pytest.mark.parametrize(
+    "weight_bytes, said",
+    [(2.0, "a file in fp8 (half the size) or a GGUF Q4 file"), (1.0, "a GGUF Q4 file (half the size)"), (0.5625, None)],
+)
+def test_a_smaller_file_is_advised_where_there_is_one(weight_bytes, said):
+    plan = plan_native(replace(OFFICIAL, weight_bytes=weight_bytes), Machine(8 * GIB, 64 * GIB))
+    assert plan.resident < plan.blocks and (said in plan.text if said else "file" not in plan.text)

@@ -1,5 +1,6 @@
 import copy
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -9,8 +10,7 @@ from kaleido_core import DiTConfig, KaleidoDiT, load_dit
 from kaleido_core.errors import ConfigError
 from kaleido_core.offloading.block_swap import block_swap
 from kaleido_core.quantization import int8
-from kaleido_core.quantization.fp8 import AccurateFp8Linear, check_float8
-from kaleido_core.quantization.quantize import FORMATS, quantize
+from kaleido_core.quantization.quantize import FORMATS, check_format, quantize
 from kaleido_core.request import Request
 
 forms = pytest.mark.parametrize("form", FORMATS)
@@ -126,23 +126,24 @@ def test_the_card_is_asked_for_accurate_sums_by_that_format_only(monkeypatch):
     )
     for form in ("fp8", "fp8_accurate"):
         layer = FORMATS[form](nn.Linear(64, 64).requires_grad_(False))
-        layer.multiply(SimpleNamespace(is_cuda=True), torch.ones(2, 1), torch.bfloat16)
+        layer.multiply(cast(torch.Tensor, SimpleNamespace(is_cuda=True)), torch.ones(2, 1), torch.bfloat16)
     assert asked == [True, False]
 
 
-def test_a_card_that_refuses_float8_is_found_out_at_once(monkeypatch):
+@pytest.mark.parametrize("form, advice", [("fp8_accurate", "int8 works"), ("int8", "leave eight bits out")])
+def test_a_card_that_refuses_a_format_is_found_out_at_once(form, advice, monkeypatch):
     def multiply(*_):
         raise errors[-1]
 
     errors: list[Exception] = [RuntimeError("torch._scaled_mm is only for compute capability >= 9.0\nand more")]
-    check_float8.cache_clear()
-    monkeypatch.setattr(AccurateFp8Linear, "multiply", multiply)
-    with pytest.raises(ConfigError, match=r"does not multiply float8 \(torch._scaled_mm .*9.0\).*Take int8"):
-        check_float8(torch.device("cpu"), AccurateFp8Linear)
-    check_float8(torch.device("cpu"), FORMATS["fp8"])
+    check_format.cache_clear()
+    monkeypatch.setattr(FORMATS[form], "multiply", multiply)
+    with pytest.raises(ConfigError, match=rf"does not multiply {form} \(torch._scaled_mm .*9.0\); {advice}"):
+        check_format(torch.device("cpu"), form)
+    check_format(torch.device("cpu"), "fp8")
     errors.append(torch.OutOfMemoryError("full"))
     with pytest.raises(torch.OutOfMemoryError):
-        check_float8(torch.device("cpu"), AccurateFp8Linear)
+        check_format(torch.device("cpu"), form)
 
 
 @forms

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from kaleido_core import Conditioning, KaleidoDiT
-from kaleido_core.dit.attention import attention, fastest_kernel, split_heads, use_attention
+from kaleido_core.dit.attention import attention, split_heads
+from kaleido_core.dit.compiled import compile_blocks
 from kaleido_core.quantization.quantize import quantize
 from kaleido_core.sampling.guidance import two_passes
 
@@ -114,10 +115,7 @@ def forward_as(form: str, scale: Scale, inputs: Inputs, device: torch.device) ->
     settle(device)
     dit = random_transformer(scale.dit, device)
     if form == "compiled":
-        if device.type == "cuda":  # what is compiled cannot measure
-            use_attention(dit, fastest_kernel(device, torch.bfloat16, scale.dit.head_width))
-        for block in dit.blocks:
-            block.compile(dynamic=False)
+        compile_blocks(dit, device)
     else:
         quantize(dit, form)
     return keep_and_measure(lambda: run_dit(dit, inputs), device, patience=PATIENCE)
