@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -262,3 +263,13 @@ def test_plan_tells_whether_a_clip_fits(capsys):
     assert cli.main(["plan", "--vram", "5", "--ram", "32", "--vae-dtype", "bf16"]) == 0
     assert "First change: --eight-bit int8 (" in capsys.readouterr().out
     assert cli.main(["plan", "--vram", "8", "--ram", "16", "--frames", "80"]) == 2
+
+
+def test_verbose_says_what_is_decided(stage: Stage):
+    ours = logging.getLogger("kaleido")
+    before = ours.level
+    try:
+        assert cli.main(["generate", "--prompt", "a fox"]) == 0 and ours.level == before
+        assert cli.main(["-v", "generate", "--prompt", "a fox"]) == 0 and ours.level == logging.INFO
+    finally:
+        ours.setLevel(before)

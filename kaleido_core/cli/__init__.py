@@ -14,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a replay came out different, 2 refused, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    if arguments.verbose:
+        logging.getLogger("kaleido").setLevel(logging.INFO)
     try:
         return arguments.run(arguments)
     except KaleidoError as error:
@@ -26,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kaleido_core", description="Subject-to-video with Kaleido.")
+    verbose = "before the command: say which files are read, which attention is taken, how many blocks stay"
+    parser.add_argument("-v", "--verbose", action="store_true", help=verbose)
     commands = parser.add_subparsers(required=True, metavar="generate | convert | info | plan")
     generate.add_options(commands.add_parser("generate", help="make a clip from a prompt and reference images"))
     convert.add_options(commands.add_parser("convert", help="rewrite a checkpoint as one safetensors file"))
