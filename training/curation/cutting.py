@@ -7,7 +7,7 @@ import numpy as np
 
 from .boxes import area, grown, shared, whole
 from .clip import Box, Drop
-from .masks import STAGE, MaskConfig, Rival, box_of, clean, overlap_of, sharpness
+from .masks import STAGE, MaskConfig, Rival, box_of, clean, lost_part, overlap_of, sharpness, tidy
 from .models.kinds import Embedder, Face, FaceModel, Pixels, Segmenter, Vector
 from .tracking import Spot
 
@@ -39,7 +39,8 @@ class Cutter:
         alone = clean(picture, raw, spot.box, spot.score, (), self.config)
         if alone.fault:  # rivals cost a mask each, and would not mend it
             return alone.fault
-        stable = self._stable(picture, spot, alone.mask)
+        again = self._again(picture, spot)
+        stable = overlap_of(alone.mask, again)
         if stable < self.config.stable:
             return Drop(STAGE, "mask stable", stable, self.config.stable)
         near = [self._rival(picture, spot, rival) for rival in rivals]
@@ -51,7 +52,8 @@ class Cutter:
         if len(found) > 1 and _side(found[1]) > 0.5 * _side(found[0]):
             return Drop(STAGE, "two faces", _side(found[1]) / _side(found[0]), 0.5)
         face = found[0] if found else None
-        scores = {**made.scores, "stable": stable, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}
+        seen = {"stable": stable, "lost": lost_part(alone.mask, again)}
+        scores = {**made.scores, **seen, "sharp": sharpness(crop, mask), "face": face.score if face else 0.0}
         return Look(spot, made.mask, on_white(crop, mask), self.embedder.embed(crop, mask), scores, face)
 
     def _rival(self, picture: Pixels, spot: Spot, rival: Spot) -> Rival:
@@ -65,11 +67,12 @@ class Cutter:
             self._masks[key] = self.segmenter.mask(picture, spot.box)
         return self._masks[key]
 
-    def _stable(self, picture: Pixels, spot: Spot, mask: Pixels) -> float:
-        """Overlap with the mask of a larger box: a segmenter that sees the subject gives the same one again."""
-        wide = grown(spot.box, self.config.push, *picture.shape[:2])
-        again = self.segmenter.mask(picture, wide)
-        return overlap_of(mask, again)
+    def _again(self, picture: Pixels, spot: Spot) -> Pixels:
+        """The mask of a larger box in the mirrored picture: a segmenter that sees the subject gives the same one."""
+        width = picture.shape[1]
+        left, top, right, bottom = grown(spot.box, self.config.push, *picture.shape[:2])
+        raw = self.segmenter.mask(np.ascontiguousarray(picture[:, ::-1]), (width - right, top, width - left, bottom))
+        return tidy(np.ascontiguousarray(raw[:, ::-1]), spot.box, self.config)
 
 
 def crop_of(picture: Pixels, mask: Pixels, margin: float = MARGIN) -> tuple[Pixels, Pixels]:

@@ -32,7 +32,7 @@ class MaskConfig:
     unsure: float = 0.10  # share of half-sure pixels, of the mask
     edge: float = 1.50  # gradient on the outline, against that beside it
     agrees: float = 0.80  # overlap of the mask's own box with the detector's: ears or legs are not lost
-    stable: float = 0.94  # overlap with the mask of a box that is larger by ``push``
+    stable: float = 0.94  # overlap with the mask of the mirrored picture in a box that is larger by ``push``
     push: float = 0.10
 
 
@@ -70,6 +70,7 @@ def clean(picture: Pixels, raw: Pixels, box: Box, score: float, rivals: Sequence
         if rival.mask is not None:
             claimed |= rival.mask >= 128
     scores["contested"] = _share(area & claimed, area)
+    scores["filled"] = _share(fill_holes(area & ~claimed, config.hole) & ~area & ~claimed, area)
     area, scores["largest"] = largest(smooth(area & ~claimed))
     area = fill_holes(area, config.hole)
     left, top, right, bottom = whole(box)
@@ -79,6 +80,12 @@ def clean(picture: Pixels, raw: Pixels, box: Box, score: float, rivals: Sequence
     mask = np.where(area, 255, 0).astype(np.uint8)
     scores["agrees"] = overlap(box_of(mask), clipped(box, height, width))
     return Cleaned(mask, scores, _fault(scores, config))
+
+
+def tidy(raw: Pixels, box: Box, config: MaskConfig) -> Pixels:
+    """A ``raw`` mask as ``clean`` leaves it where nothing else is near."""
+    area, _ = largest(smooth(inside(raw >= 128, grown(box, 0.06, *raw.shape))))
+    return np.where(fill_holes(area, config.hole), 255, 0).astype(np.uint8)
 
 
 def _fault(scores: Mapping[str, float], config: MaskConfig) -> Drop | None:
@@ -140,9 +147,34 @@ def fill_holes(area: Area, limit: float) -> Area:
 def smooth(area: Area) -> Area:
     """Opened, then closed, by a disc of 1 % of its size: hairs and notches go."""
     radius = max(1, round(0.01 * float(area.sum()) ** 0.5))
-    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    opened = cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_OPEN, disc)
-    return cv2().morphologyEx(opened, cv2().MORPH_CLOSE, disc) > 0
+    opened = cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_OPEN, disc(radius))
+    return cv2().morphologyEx(opened, cv2().MORPH_CLOSE, disc(radius)) > 0
+
+
+def bitten(area: Area) -> float:
+    """The largest narrow notch, as a share of all: a blade of grass that stands before the subject leaves one."""
+    radius = max(2, round(0.03 * float(area.sum()) ** 0.5))
+    framed = np.pad(area, 2 * radius + 1)  # beyond the border OpenCV erodes nothing: what was closed there would stay
+    closed = cv2().morphologyEx(framed.astype(np.uint8), cv2().MORPH_CLOSE, disc(radius)) > 0
+    return _part(closed & ~framed, area, 0.005)
+
+
+def lost_part(one: Pixels, other: Pixels) -> float:
+    """The largest compact part that only one of two masks has, as a share of ``one``: an ear, or a foot."""
+    first, second = one >= 128, other >= 128
+    return max(_part(first & ~second, first, 0.012), _part(second & ~first, first, 0.012))
+
+
+def _part(region: Area, area: Area, width: float) -> float:
+    """The share of ``area`` that the largest piece of ``region`` has, without what is narrower than ``width`` of it."""
+    radius = max(1, round(width * float(area.sum()) ** 0.5))
+    opened = cv2().morphologyEx(region.astype(np.uint8), cv2().MORPH_OPEN, disc(radius))
+    _, _, stats, _ = cv2().connectedComponentsWithStats(opened, connectivity=8)
+    return float(stats[1:, 4].max(initial=0)) / max(float(area.sum()), 1.0)
+
+
+def disc(radius: int) -> Pixels:
+    return cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def outline(area: Area) -> Area:
@@ -184,8 +216,7 @@ def edge_ratio(picture: Pixels, area: Area) -> float:
 
 
 def _grow(byte: Pixels, radius: int) -> Pixels:
-    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * abs(radius) + 1, 2 * abs(radius) + 1))
-    return cv2().dilate(byte, disc) if radius > 0 else cv2().erode(byte, disc)
+    return cv2().dilate(byte, disc(radius)) if radius > 0 else cv2().erode(byte, disc(-radius))
 
 
 def overlap_of(one: Pixels, other: Pixels) -> float:

@@ -11,16 +11,16 @@ import numpy as np
 from training.data.record import Picture
 
 from . import footage, pairs_file
-from .clip import Clip, Drop, Sight, Track
-from .identity import IdentityConfig, Known, matches
+from .clip import Clip, Drop, Track
+from .identity import IdentityConfig, matches
+from .members import Cut, Member, difference, read_member
 from .models.kinds import Embedder, FaceModel, Inpainter, Pixels
-from .naming import is_person
 from .pairs_file import Pairing
 from .plates import UNSEEN, backgrounds, plate_path
-from .pose import colours, pose_difference
-from .references import read_sight, reference_path
+from .pose import pose_difference, same_colours
+from .references import reference_path
 from .stage import Place, of_each
-from .variants import ChangeConfig, SceneConfig, before, changed, restored
+from .variants import ChangeConfig, SceneConfig, before, changed, leaning, restored, turned
 
 Kind = Literal["masked", "other_time", "cross_clip", "new_background", "changed", "inpainted"]
 
@@ -44,7 +44,10 @@ class PairsConfig:
     pose: float = 0.22  # difference from the clip's sights,
     unlike: float = 0.5  # that this share of them must have,
     cross_pose: float = 0.25  # the same for a picture of another clip,
-    cross: float = 1.0  # which differs from all
+    cross: float = 1.0  # which differs from all,
+    same_place: float = 0.80  # and where its surroundings are this much alike,
+    same_place_pose: float = 0.40  # by more: that bird flaps so in both clips
+    made: float = 0.12  # difference of a made picture from all of the clip's sights
     away: float = 1.0  # seconds
     gate: float = 0.80  # cosine of a made picture with its source
     face: float = 0.5  # likeness of its face with the source's
@@ -59,31 +62,11 @@ class PairsConfig:
     scene: SceneConfig = field(default_factory=SceneConfig)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A masked sight, read."""
-
-    sight: Sight
-    crop: Pixels
-    mask: Pixels
-
-
-@dataclass(frozen=True)
-class Member:
-    """A track with its masked sights, and those of them that are references."""
-
-    clip: int
-    track: Track
-    cuts: tuple[Cut, ...]
-    chosen: tuple[Cut, ...]
-    known: Known
-
-
 class Pairs:
     """All kept clips at once: who is who, then the pictures of every clip."""
 
     name: ClassVar[str] = "pairs"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def __init__(
         self,
@@ -110,7 +93,7 @@ class Pairs:
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
         numbers = {clip.id: number for number, clip in enumerate(clips)}
         read, faulty = of_each(
-            self.name, clips, lambda clip: [self._member(numbers[clip.id], clip, t, place) for t in _kept(clip)]
+            self.name, clips, lambda clip: [read_member(numbers[clip.id], clip, t, place) for t in _kept(clip)]
         )
         members = [member for _, own in read for member in own]
         crosses: dict[int, list[tuple[int, float]]] = {}
@@ -124,22 +107,6 @@ class Pairs:
 
         made, more = of_each(self.name, [clip for clip, _ in read], paired)
         return [*(clip for _, clip in made), *faulty, *more]
-
-    def _member(self, number: int, clip: Clip, track: Track, place: Place) -> Member:
-        features = footage.read_features(place.out / track.features)
-        cuts = tuple(Cut(sight, *read_sight(clip, track, sight, place)[:2]) for sight in track.sights if sight.mask)
-        paths = {picture.path for picture in clip.references}
-        chosen = tuple(cut for cut in cuts if reference_path(clip, track, cut.sight) in paths)
-        known = Known(
-            clip=number,
-            track=track.id,
-            source=clip.source.sha1 or clip.source.path,
-            person=is_person(track.label),
-            looks=features.looks,
-            colours=np.stack([colours(cut.crop, cut.mask) for cut in cuts]),
-            faces=features.faces,
-        )
-        return Member(number, track, cuts, chosen, known)
 
     def _clip(
         self,
@@ -179,12 +146,12 @@ class Work:
         """Pictures of the clip itself: as they are where the pose is not the clip's, else changed; and new scenes."""
         for number, cut in enumerate(member.chosen[: self.config.per_kind]):
             away = [c for c in member.cuts if abs(c.sight.time - cut.sight.time) > self.config.away]
-            unlike = [c for c in away if _difference(c, cut) >= self.config.pose]
+            unlike = [c for c in away if difference(c, cut) >= self.config.pose]
             path = reference_path(self.clip, member.track, cut.sight)
             if len(unlike) >= self.config.unlike * len(member.cuts):
-                pose = min(_difference(c, cut) for c in unlike)
-                look = _unit_look(member, cut)
-                alike = max(float(_unit_look(member, other) @ look) for other in unlike)
+                pose = min(difference(c, cut) for c in unlike)
+                look = member.look(cut)
+                alike = max(float(member.look(other) @ look) for other in unlike)
                 self._add(member, "other_time" if number else "masked", path, mask_path(path), alike, pose)
             else:
                 self._changed(member, cut, path)
@@ -195,59 +162,65 @@ class Work:
         """The other clip's pictures of this subject that are in another pose and are no copy."""
         have = sum(p.kind == "cross_clip" and p.subject == member.track.id for p in self.pictures)
         for cut in other.chosen[: max(self.config.per_kind - have, 0)]:
-            differences = [_difference(c, cut) for c in member.cuts]
-            share = float(np.mean([difference >= self.config.cross_pose for difference in differences]))
+            differences = [difference(c, cut) for c in member.cuts]
+            share = float(np.mean([d >= self._apart(c, cut) for c, d in zip(member.cuts, differences, strict=True)]))
             path = reference_path(clip, other.track, cut.sight)
             if share < self.config.cross:
                 self._refuse("cross_clip: same pose", share, self.config.cross, path)
                 continue
-            closest = float((member.known.looks @ _unit_look(other, cut)).max())
+            closest = float((member.known.looks @ other.look(cut)).max())
             if closest > self.config.identity.high:
                 self._refuse("cross_clip: a copy", closest, self.config.identity.high, path)
                 continue
             self._add(member, "cross_clip", path, mask_path(path), alike, min(differences), clip.id)
 
+    def _apart(self, own: Cut, cut: Cut) -> float:
+        """The difference in pose that a picture of another clip needs: more before the same background."""
+        same = same_colours(own.surroundings, cut.surroundings) >= self.config.same_place
+        return self.config.same_place_pose if same else self.config.cross_pose
+
     def _changed(self, member: Member, cut: Cut, source: str) -> None:
-        crop, mask = changed(cut.crop, cut.mask, self.config.change, _chance(source, "changed"))
-        path = source.replace(".png", "-changed.png")
-        alike = self._gated(member, cut, (crop, mask), path)
-        if alike is not None:
-            footage.write_picture(crop, self.place.out / path)
-            footage.write_picture(mask, self.place.out / mask_path(path))
-            self._add(member, "changed", path, mask_path(path), alike, 0.0)
+        made = changed(cut.crop, cut.mask, self.config.change, _chance(source, "changed"))
+        self._keep(member, cut, "changed", made, source.replace(".png", "-changed.png"))
 
     def _restored(self, member: Member, cut: Cut, source: str) -> None:
         """Without what stood before the subject, where that is little."""
         if self.inpainter is None or cut.sight.scores.get("contested", 0.0) < self.config.occluded:
             return
         made = restored(cut.crop, cut.mask, self.inpainter, self.config.notch)
-        if made is None:
-            return
-        path = source.replace(".png", "-whole.png")
-        made = changed(*made, self.config.change, _chance(source, "whole"))
-        alike = self._gated(member, cut, made, path)
-        if alike is not None:
-            footage.write_picture(made[0], self.place.out / path)
-            footage.write_picture(made[1], self.place.out / mask_path(path))
-            self._add(member, "inpainted", path, mask_path(path), alike, 0.0)
+        if made is not None:
+            made = changed(*made, self.config.change, _chance(source, "whole"))
+            self._keep(member, cut, "inpainted", made, source.replace(".png", "-whole.png"))
 
     def _scene(self, member: Member, cut: Cut, source: str) -> None:
-        """Before another clip's clean background, turned and lit a little as well."""
+        """Before another clip's clean background, turned and lit otherwise as well."""
         if not self.backdrops:
             return
         chance = _chance(source, "scene")
         backdrop = self.backdrops[int(chance.integers(len(self.backdrops)))]
         plate = footage.read_picture(self.place.out / backgrounds(backdrop))
         grounded = cut.sight.scores.get("floor", 0.0) > 0.005
-        turn = 0.0 if grounded else 6.0  # what the frame cut stays level: its cut is hidden by the lower border
-        gentle = replace(self.config.change, least_turn=0.3 * turn, turn=turn, lean=0.005 * turn)
-        crop, mask = changed(cut.crop, cut.mask, gentle, chance)
-        scene, area = before(crop, mask, plate, self.config.scene, chance, grounded)
-        path = source.replace(".png", "-scene.png")
-        alike = self._gated(member, cut, (scene, area), path)
-        if alike is not None:
-            footage.write_picture(scene, self.place.out / path)
-            self._add(member, "new_background", path, None, alike, 0.0, backdrop.id)
+        warp = leaning if grounded else turned  # what the frame cut stays level: the lower border hides its cut
+        part = changed(cut.crop, cut.mask, self.config.change, chance, warp)
+        made = before(*part, plate, self.config.scene, chance, grounded)
+        self._keep(member, cut, "new_background", made, source.replace(".png", "-scene.png"), backdrop.id)
+
+    def _keep(
+        self, member: Member, cut: Cut, kind: Kind, made: tuple[Pixels, Pixels], path: str, other: str = ""
+    ) -> None:
+        """Write a made picture that is the same subject, and in no pose of the clip."""
+        pose = min(pose_difference(made, (own.crop, own.mask)) for own in member.cuts)
+        if pose < self.config.made:
+            self._refuse(f"{kind}: own pose", pose, self.config.made, path)
+            return
+        alike = self._gated(member, cut, made, path)
+        if alike is None:
+            return
+        footage.write_picture(made[0], self.place.out / path)
+        mask = None if kind == "new_background" else mask_path(path)
+        if mask:
+            footage.write_picture(made[1], self.place.out / mask)
+        self._add(member, kind, path, mask, alike, pose, other)
 
     def _gated(self, member: Member, cut: Cut, made: tuple[Pixels, Pixels], path: str) -> float | None:
         """How alike a made picture is to its source; None, and a refusal, when it is someone else."""
@@ -278,15 +251,6 @@ def mask_path(path: str) -> str:
 
 def _kept(clip: Clip) -> list[Track]:
     return [track for track in clip.tracks if track.dropped is None]
-
-
-def _difference(one: Cut, other: Cut) -> float:
-    return pose_difference((one.crop, one.mask), (other.crop, other.mask))
-
-
-def _unit_look(member: Member, cut: Cut) -> np.ndarray:
-    place = next(n for n, mine in enumerate(member.cuts) if mine is cut)
-    return member.known.looks[place]
 
 
 def _chance(path: str, purpose: str) -> np.random.Generator:

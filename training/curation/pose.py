@@ -51,6 +51,12 @@ def colours(crop: Pixels, mask: Pixels) -> NDArray[np.float32]:
     return (table / max(float(table.sum()), 1e-6)).astype(np.float32)
 
 
+def surroundings(crop: Pixels, mask: Pixels) -> NDArray[np.float32]:
+    """The colours around the mask; the white that a crop has beyond its frame does not count."""
+    beyond = (crop == 255).all(axis=2)
+    return colours(crop, np.where((mask < 128) & ~beyond, 255, 0).astype(np.uint8))
+
+
 def same_colours(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Intersection of two histograms: 1 for the same colours."""
     return float(np.minimum(one, other).sum())

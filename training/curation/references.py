@@ -12,7 +12,8 @@ from . import footage
 from .boxes import area
 from .clip import Clip, Drop, Sight, Track
 from .cutting import crop_of, on_white
-from .masks import cv2, sharpness
+from .foreign import foreign
+from .masks import bitten, cv2, sharpness
 from .models.kinds import Pixels
 from .naming import is_person
 from .pose import pose_difference
@@ -36,8 +37,14 @@ class ReferencesConfig:
     pictures: int = 3  # of one track
     stable: float = 0.97  # of the mask: a track is followed by worse ones than it is shown by
     agrees: float = 0.88  # the same of its box and the detector's
+    edge: float = 2.0  # and of the gradient on its outline
     crowded: float = 0.02  # share of the mask inside another thing's box
     part: float = 0.25  # and inside that of a smaller thing within the subject's own box
+    lost: float = 0.0035  # share of the mask of a whole part that only one of two looks has: an ear, a foot
+    filled: float = 0.001  # and of the holes that were filled: grass in the bend of an arm
+    foreign: float = 0.0004  # and of a patch in the colours around it,
+    foreign_chroma: float = 12.0  # which differ from the mask's beside it by this much, of 0 to 255
+    bitten: float = 0.004  # and of a narrow notch: something stands before the subject
     several: float = 0.15  # share of its box that the smaller of two things has which stand side by side in it
 
 
@@ -55,7 +62,7 @@ class References:
     """Choose, cut and write the pictures of every track; a track without any is refused, a clip without, dropped."""
 
     name: ClassVar[str] = "references"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def __init__(self, config: ReferencesConfig, resources: Resources | None = None) -> None:
         self.config = config
@@ -118,17 +125,19 @@ class References:
             ("flat", float(luma.std()), config.contrast),
             ("unstable mask", sight.scores.get("stable", 1.0), config.stable),
             ("part lost", sight.scores.get("agrees", 1.0), config.agrees),
+            ("faint outline", sight.scores.get("edge", config.edge), config.edge),
             ("no face", sight.scores.get("face", 0.0) if is_person(track.label) else 1.0, config.face),
         )
         for reason, value, limit in floors:
             if value < limit:
                 return Drop(self.name, reason, value, limit, track.id)
-        ceilings = (
+        scored = ("crowded", "part", "several", "lost", "filled")
+        ceilings: list[tuple[str, float, float]] = [
             ("large box", area(sight.box) / (rows * columns), config.greatest),
-            ("crowded", sight.scores.get("crowded", 0.0), config.crowded),
-            ("part", sight.scores.get("part", 0.0), config.part),
-            ("several", sight.scores.get("several", 0.0), config.several),
-        )
+            ("bitten", bitten(cut[1] >= 128), config.bitten),
+            ("foreign", foreign(*cut, config.foreign_chroma), config.foreign),
+            *((name, sight.scores.get(name, 0.0), getattr(config, name)) for name in scored),
+        ]
         for reason, value, limit in ceilings:
             if value > limit:
                 return Drop(self.name, reason, value, limit, track.id)

@@ -58,7 +58,7 @@ class Subjects:
     """Detect, ground by the caption's words, track, segment, check the class. A clip without a subject is dropped."""
 
     name: ClassVar[str] = "subjects"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def __init__(
         self,

@@ -1,9 +1,11 @@
 """Other pictures of the same subject: turned and lit otherwise, or before another clip's background."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from .boxes import whole
 from .cutting import on_white
@@ -33,13 +35,18 @@ class SceneConfig:
     feather: float = 1.5  # pixels, at 720 rows
 
 
-def changed(crop: Pixels, mask: Pixels, config: ChangeConfig, chance: Generator) -> tuple[Pixels, Pixels]:
+Warp = Callable[[tuple[int, ...], ChangeConfig, Generator], NDArray[np.float64]]
+
+
+def changed(
+    crop: Pixels, mask: Pixels, config: ChangeConfig, chance: Generator, warp: Warp | None = None
+) -> tuple[Pixels, Pixels]:
     """Turned, leaning, and in another light; on white, with its mask. Never mirrored: writing and partings stay."""
     height, width = mask.shape
     pad = round(0.22 * max(height, width))
     wide = cv2().copyMakeBorder(crop, pad, pad, pad, pad, cv2().BORDER_CONSTANT, value=(255, 255, 255))
     far = cv2().copyMakeBorder(mask, pad, pad, pad, pad, cv2().BORDER_CONSTANT, value=0)
-    matrix = _warp(far.shape, config, chance)
+    matrix = (warp or turned)(far.shape, config, chance)
     size = (far.shape[1], far.shape[0])
     way = {"flags": cv2().INTER_CUBIC, "borderMode": cv2().BORDER_CONSTANT}
     wide = cv2().warpPerspective(wide, matrix, size, borderValue=(255, 255, 255), **way)
@@ -52,17 +59,30 @@ def changed(crop: Pixels, mask: Pixels, config: ChangeConfig, chance: Generator)
     return on_white(part, area), area
 
 
-def _warp(shape: tuple[int, ...], config: ChangeConfig, chance: Generator) -> np.ndarray:
+def turned(shape: tuple[int, ...], config: ChangeConfig, chance: Generator) -> NDArray[np.float64]:
+    """Turned, stretched and seen from a little aside."""
     height, width = shape
     turn = chance.uniform(config.least_turn, config.turn) * chance.choice([-1.0, 1.0])
     rotation = np.vstack([cv2().getRotationMatrix2D((width / 2, height / 2), turn, 1.0), [0, 0, 1]])
-    stretch = 1 + chance.uniform(-config.scale, config.scale)
-    middle = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]], np.float64)
-    narrow = middle @ np.diag([min(stretch, 1.0), min(1 / stretch, 1.0), 1.0]) @ np.linalg.inv(middle)
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    stretch = _stretch(shape, config, chance)
     lean = chance.uniform(0, config.lean, (4, 2)).astype(np.float32) * np.array([width, height], np.float32)
     inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
-    return cv2().getPerspectiveTransform(corners, corners + lean * inward).astype(np.float64) @ narrow @ rotation
+    return cv2().getPerspectiveTransform(corners, corners + lean * inward).astype(np.float64) @ stretch @ rotation
+
+
+def leaning(shape: tuple[int, ...], config: ChangeConfig, chance: Generator) -> NDArray[np.float64]:
+    """Leaning to a side and stretched; what was level stays level, so that a cut at the lower border can lie on one."""
+    aside = np.tan(np.radians(chance.uniform(config.least_turn, config.turn))) * chance.choice([-1.0, 1.0])
+    lean = np.array([[1, aside, -aside * shape[0] / 2], [0, 1, 0], [0, 0, 1]], np.float64)
+    return _stretch(shape, config, chance) @ lean
+
+
+def _stretch(shape: tuple[int, ...], config: ChangeConfig, chance: Generator) -> NDArray[np.float64]:
+    """The two sides against each other, about the middle; never larger."""
+    stretch = 1 + chance.uniform(-config.scale, config.scale)
+    middle = np.array([[1, 0, shape[1] / 2], [0, 1, shape[0] / 2], [0, 0, 1]], np.float64)
+    return middle @ np.diag([min(stretch, 1.0), min(1 / stretch, 1.0), 1.0]) @ np.linalg.inv(middle)
 
 
 def lit(picture: Pixels, config: ChangeConfig, chance: Generator) -> Pixels:

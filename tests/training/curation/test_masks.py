@@ -5,7 +5,19 @@ import pytest
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
-from training.curation.masks import MaskConfig, Rival, box_of, clean, fill_holes, largest, overlap_of, sharpness
+from training.curation.masks import (
+    MaskConfig,
+    Rival,
+    bitten,
+    box_of,
+    clean,
+    fill_holes,
+    largest,
+    lost_part,
+    overlap_of,
+    sharpness,
+    tidy,
+)
 
 from .world import Sprite, background
 
@@ -110,3 +122,34 @@ def test_a_mask_that_misses_a_part_of_what_was_found_is_refused():
     picture, mask, box = planted()
     mask[:105] = 0
     assert fault(picture, mask, box) == "mask agrees"
+
+
+def test_a_blade_before_a_thing_leaves_a_notch_and_a_wide_gap_is_none():
+    area = planted()[1] >= 128
+    assert bitten(area) == 0.0
+    blade, gap = area.copy(), area.copy()
+    blade[120:, 158:162] = False
+    gap[120:, 140:180] = False
+    assert bitten(blade) > 0.015 and bitten(gap) < 0.004
+    assert bitten(area[:120]) == 0.0, "what the frame cuts has no notch there"
+
+
+def test_an_ear_that_one_of_two_looks_lacks_is_a_lost_part_and_a_rim_is_none():
+    _, mask, _ = planted()
+    eared = mask.copy()
+    eared[60:85, 155:170] = 255
+    assert lost_part(mask, eared) > 0.03 and lost_part(eared, mask) > 0.03
+    assert lost_part(mask, np.where(Sprite((0, 0, 0), radius=45).area(160, 120), 255, 0).astype(np.uint8)) == 0.0
+
+
+def test_what_was_filled_is_told():
+    picture, mask, box = planted()
+    assert clean(picture, mask, box, 0.8, (), CONFIG).scores["filled"] == 0.0
+    mask[115:120, 155:165] = 0
+    assert clean(picture, mask, box, 0.8, (), CONFIG).scores["filled"] > 0.005
+
+
+def test_a_tidy_mask_is_that_of_a_thing_alone():
+    picture, mask, box = planted()
+    mask[10:20, 10:20] = 255
+    assert np.array_equal(tidy(mask, box, CONFIG), clean(picture, mask, box, 0.8, (), CONFIG).mask)

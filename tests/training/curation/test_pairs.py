@@ -32,7 +32,7 @@ def moving(colour, seed, leans):
     return frames
 
 
-def run(tmp_path, monkeypatch, films, embedder=ColourEmbedder):
+def run(tmp_path, monkeypatch, films, embedder=ColourEmbedder, config=None):
     monkeypatch.setattr(footage, "frames", Film({n: [p for p, _ in f] for n, f in films.items()}).frames)
     detector, place = PlantedDetector([frame for film in films.values() for frame in film]), Place(tmp_path)
     subjects = Subjects(SubjectsConfig(side=60), lambda: detector, ColourSegmenter, ColourEmbedder)
@@ -44,7 +44,7 @@ def run(tmp_path, monkeypatch, films, embedder=ColourEmbedder):
     for stage in (subjects, references, plates):
         clips = [stage.one(clip, place)[0] for clip in clips]
     assert not [clip.dropped for clip in clips if clip.dropped]
-    config = PairsConfig(identity=IdentityConfig(high=1.01))
+    config = config or PairsConfig(identity=IdentityConfig(high=1.01))
     return Pairs(config, embedder).all(clips, place)
 
 
@@ -75,6 +75,24 @@ def test_the_same_pose_in_another_clip_is_a_copy_and_refused(tmp_path, monkeypat
     one, _ = run(tmp_path, monkeypatch, {"a": moving(RED, 1, [0.5]), "b": moving(RED, 2, [0.5])})
     assert "cross_clip" not in kinds(one)
     assert "cross_clip: same pose" in {drop.reason for drop in one.refused}
+
+
+def test_before_the_same_background_another_clips_pose_must_differ_more(tmp_path, monkeypatch):
+    films = {"a": moving(RED, 1, [-0.45]), "b": moving(RED, 1, [0.45])}
+    config = PairsConfig(identity=IdentityConfig(high=1.01), cross_pose=0.01)
+    (one, _) = run(tmp_path, monkeypatch, films, config=replace(config, same_place_pose=0.9))
+    assert "cross_clip" not in kinds(one)
+    (one, _) = run(tmp_path, monkeypatch, films, config=replace(config, same_place_pose=0.9, same_place=1.01))
+    assert "cross_clip" in kinds(one)
+
+
+def test_no_made_picture_shows_a_pose_of_its_clip(tmp_path, monkeypatch):
+    films = {"a": moving(RED, 1, [0]), "b": moving(BLUE, 2, [0])}
+    strict = PairsConfig(identity=IdentityConfig(high=1.01), made=0.9, background=False)
+    one, _ = run(tmp_path, monkeypatch, films, config=strict)
+    assert not one.references and {d.reason for d in one.refused} >= {"changed: own pose", "new_background: own pose"}
+    one, _ = run(tmp_path, monkeypatch, films, config=replace(strict, made=0.1))
+    assert all(p.pose >= 0.1 for p in pairs_file.read(tmp_path / pairs_file.path(one)))
 
 
 def test_a_made_picture_of_someone_else_does_not_pass_the_gate(tmp_path, monkeypatch):

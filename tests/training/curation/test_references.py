@@ -18,13 +18,15 @@ from .world import Sprite, background, clip_of
 CONFIG = ReferencesConfig(side=60, sharp=1.0)
 
 
-def planted(tmp_path, leans, times, label="thing", face=0.0, change=lambda picture: picture):
+def planted(tmp_path, leans, times, label="thing", face=0.0, change=lambda picture: picture, scores=None):
     """A clip with a track whose masked sights lie as files, as the stage before leaves them."""
     clip, track = clip_of("a"), Track("t1", label, "caption", ())
     sights = []
     for lean, time in zip(leans, times, strict=True):
         sprite = Sprite((210, 40, 40), lean=lean)
-        sight = Sight(time, sprite.box(160, 120), 0.8, f"clips/a/{time}.png", {"face": face, "stable": 1.0})
+        sight = Sight(
+            time, sprite.box(160, 120), 0.8, f"clips/a/{time}.png", {"face": face, "stable": 1.0, **(scores or {})}
+        )
         picture = change(sprite.draw(background(1), 160, 120))
         footage.write_picture(picture, tmp_path / footage.sight_picture(clip, track, sight))
         footage.write_picture(np.where(sprite.area(160, 120), 255, 0).astype(np.uint8), tmp_path / sight.mask)
@@ -70,3 +72,26 @@ def test_each_fault_is_refused_by_its_name(tmp_path, reason, config, change):
 def test_a_person_without_a_visible_face_is_no_reference(tmp_path):
     assert run(tmp_path, planted(tmp_path, [0], [0.0], "old man", face=0.0)).dropped
     assert run(tmp_path, planted(tmp_path, [0], [0.0], "old man", face=0.9)).references
+
+
+@pytest.mark.parametrize("name", ["crowded", "part", "several", "lost", "filled"])
+def test_what_was_measured_on_a_mask_refuses_it_by_name(tmp_path, name):
+    limit = getattr(CONFIG, name)
+    assert run(tmp_path, planted(tmp_path, [0], [0.0], scores={name: limit})).references
+    made = run(tmp_path, planted(tmp_path, [0], [0.0], scores={name: limit + 0.01}))
+    assert made.dropped and made.dropped.detail == name
+
+
+def test_a_sight_with_a_notch_is_refused(tmp_path):
+    clip = planted(tmp_path, [0], [0.0])
+    (sight,) = clip.tracks[0].sights
+    mask = footage.read_mask(tmp_path / sight.mask).copy()
+    mask[130:, 158:162] = 0
+    footage.write_picture(mask, tmp_path / sight.mask)
+    made = run(tmp_path, clip)
+    assert made.dropped and made.dropped.detail == "bitten"
+
+
+def test_a_faint_outline_is_refused(tmp_path):
+    made = run(tmp_path, planted(tmp_path, [0], [0.0], scores={"edge": CONFIG.edge - 0.1}))
+    assert made.dropped and made.dropped.detail == "faint outline"

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation import footage
-from training.curation.cutting import Look
-from training.curation.masks import overlap_of
+from training.curation.cutting import Cutter, Look
+from training.curation.masks import MaskConfig, overlap_of
 from training.curation.models.kinds import Face, Found, Pixels
 from training.curation.naming import NamingConfig, label_of
 from training.curation.stage import Place
@@ -134,3 +134,21 @@ def test_a_mask_with_two_faces_is_two_people_and_refused(tmp_path, monkeypatch):
         (made,) = stage.one(clip_of("a"), Place(tmp_path))
         assert (made.dropped and made.dropped.reason) == reason
     assert [(track.label, track.face) for track in made.tracks] == [("person", True)]
+
+
+class OneSided(ColourSegmenter):
+    """Does not see what is at the left of a box: in the mirrored picture that is the other side."""
+
+    def mask(self, picture, box):
+        mask = super().mask(picture, box)
+        mask[:, : int(box[0] + 0.08 * (box[2] - box[0]))] = 0
+        return mask
+
+
+@pytest.mark.parametrize(("segmenter", "least", "most"), [(ColourSegmenter, 0.0, 0.0), (OneSided, 0.005, 0.1)])
+def test_the_second_look_is_at_the_mirrored_picture(segmenter, least, most):
+    cutter = Cutter(segmenter(), ColourEmbedder(), None, MaskConfig(stable=0.8, cut=1.0))
+    spot = Spot(0, RED.box(160, 120), 0.8, "thing", np.ones(3, np.float32))
+    made = cutter.cut(RED.draw(background(3), 160, 120), spot, ())
+    assert isinstance(made, Look)
+    assert least <= made.scores["lost"] <= most and (made.scores["stable"] > 0.98) == (segmenter is ColourSegmenter)

@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
 from training.curation.cutting import crop_of, on_white
-from training.curation.pose import pose_difference
-from training.curation.variants import ChangeConfig, SceneConfig, before, changed, restored
+from training.curation.pose import pose_difference, same_colours, surroundings
+from training.curation.variants import ChangeConfig, SceneConfig, before, changed, leaning, restored
 
 from .world import Fill, Sprite, background
 
@@ -67,3 +67,24 @@ def test_a_crop_at_the_border_is_white_beyond_it():
     crop, part = crop_of(np.zeros((240, 320, 3), np.uint8), mask)
     assert (crop[-2:] == 255).all() and (part[-2:] == 0).all()
     assert (on_white(crop, part)[part == 0] == 255).all()
+
+
+def test_what_leans_keeps_its_level_cut_and_is_in_another_pose():
+    picture, mask = cut()
+    mask[mask.shape[0] // 2 :] = 0
+    for seed in range(10):
+        made = changed(picture, mask, ChangeConfig(), np.random.default_rng(seed), leaning)
+        rows = [np.flatnonzero(column >= 128).max() for column in made[1].T if (column >= 128).sum() > 20]
+        assert max(rows) - min(rows) <= 1
+        assert pose_difference(made, (picture, mask)) > 0.05
+
+
+def test_surroundings_are_what_is_around_a_subject_and_not_beyond_the_frame():
+    crop, mask = cut()
+    red, blue = np.full_like(crop, (200, 60, 60)), np.full_like(crop, (60, 60, 200))
+    for place in (red, blue):
+        place[mask >= 128] = crop[mask >= 128]
+    assert same_colours(surroundings(red, mask), surroundings(blue, mask)) < 0.1
+    beyond = red.copy()
+    beyond[:3] = 255
+    assert same_colours(surroundings(red, mask), surroundings(beyond, mask)) > 0.95

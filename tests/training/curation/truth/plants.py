@@ -57,13 +57,13 @@ def _camera_only(scene: Scene, strength: float) -> Scene:
 
 def _dark(frames: Frames, strength: float) -> Frames:
     target = 20 - 16 * strength
-    return (frames * (target / frames.mean())).astype(np.uint8)
+    return (np.arange(256) * (target / frames.mean())).clip(0, 255).astype(np.uint8)[frames]
 
 
 def _bright(frames: Frames, strength: float) -> Frames:
     """Washed out: nearly everything is white."""
     rest = (15 - 12 * strength) / (255 - frames.mean())
-    return (255 - (255 - frames.astype(np.float32)) * rest).astype(np.uint8)
+    return (255 - (255 - np.arange(256, dtype=np.float32)) * rest).astype(np.uint8)[frames]
 
 
 def _blurry(frames: Frames, strength: float) -> Frames:

@@ -36,11 +36,13 @@ class Scene:
 
 
 def draw(scene: Scene) -> Frames:
+    import cv2  # missing on some machines, where the tests of this folder are skipped
+
     random = np.random.default_rng(scene.seed)
     count = round(scene.seconds * scene.fps)
     reach = int(scene.pan * count + 2 * scene.shake) + 8
     ground = backdrop(scene.photo, scene.height + reach, scene.width + reach, random)
-    noise = _grain(scene, random)
+    noise = np.tile(_grain(scene, random), (1, 2, 3))  # twice as wide: a roll is a window of it
     sprite = _sprite(scene)
     path = _path(scene, count, sprite.shape[0], random)
     frames = np.empty((count, scene.height, scene.width, 3), dtype=np.uint8)
@@ -49,8 +51,8 @@ def draw(scene: Scene) -> Frames:
         frame = _view(scene, ground, moved, random)
         if scene.speed:
             _paste(frame, sprite, path[moved])
-        rolled = np.roll(noise, 97 * moved, axis=1)
-        frames[number] = (frame + rolled).clip(0, 255)
+        left = -97 * moved % scene.width
+        cv2.add(frame, noise[:, left : left + scene.width], dst=frames[number], dtype=cv2.CV_8U)  # clips to 0 and 255
     return frames
 
 
@@ -81,14 +83,14 @@ def _path(scene: Scene, count: int, side: int, random: np.random.Generator) -> N
     return room - np.abs((random.uniform(0, 1, 2) * room + steps) % (2 * room) - room)
 
 
-def _view(scene: Scene, ground: Pixels, number: int, random: np.random.Generator) -> NDArray[np.int16]:
+def _view(scene: Scene, ground: Pixels, number: int, random: np.random.Generator) -> Pixels:
     jump = random.integers(0, int(2 * scene.shake) + 1, 2) if scene.shake else (0, 0)
     left, top = int(scene.pan * number) + int(jump[0]), int(scene.pan * number / 2) + int(jump[1])
     width, height = (round(side / (1 + scene.zoom * number)) for side in (scene.width, scene.height))
     view = ground[top : top + height, left : left + width]
     if scene.zoom:
         view = np.asarray(Image.fromarray(view).resize((scene.width, scene.height), Image.Resampling.BICUBIC))
-    return view.astype(np.int16)
+    return view.copy()
 
 
 def _sprite(scene: Scene) -> Pixels:
@@ -98,7 +100,7 @@ def _sprite(scene: Scene) -> Pixels:
     return np.asarray(Image.fromarray(known[scene.sprite % len(known)]).resize((side, side)))
 
 
-def _paste(frame: NDArray[np.int16], sprite: Pixels, corner: NDArray[np.float64]) -> None:
+def _paste(frame: Pixels, sprite: Pixels, corner: NDArray[np.float64]) -> None:
     left, top = int(corner[0]), int(corner[1])
     part = frame[top : top + sprite.shape[0], left : left + sprite.shape[1]]
     np.copyto(part, sprite[..., :3], where=sprite[..., 3:] > 127)
