@@ -80,7 +80,9 @@ def _range(score: Score) -> tuple[float, float]:
     for limit in score.limits:
         if low - reach <= limit.value <= high + reach:
             low, high = min(low, limit.value - 0.05 * reach), max(high, limit.value + 0.05 * reach)
-    return (low, high) if high > low else (low - 0.5 * reach, high + 0.5 * reach)
+    if high <= low:
+        low, high = low - 0.5 * reach, high + 0.5 * reach
+    return (low if values[0] < 0 else max(low, 0.0)), high  # no axis of sizes and shares begins below nothing
 
 
 def _counts(values: Sequence[float], low: float, high: float) -> list[int]:

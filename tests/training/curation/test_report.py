@@ -17,7 +17,7 @@ from training.curation.models.kinds import Pixels
 from training.curation.report import write_report
 from training.curation.report_charts import histogram, short
 from training.curation.report_limits import limits
-from training.curation.report_numbers import Score, costs, edges, funnel, origins, refusals, scores, stage_order
+from training.curation.report_numbers import Limit, Score, costs, edges, funnel, origins, refusals, scores, stage_order
 from training.data.record import Picture, Source
 
 STAGES = {"ingest": "1", "quality": "2", "pairs": "1"}
@@ -94,6 +94,12 @@ def test_a_histogram_stands_for_every_value_and_shows_the_threshold(tmp_path: Pa
 @pytest.mark.parametrize("values", [(0.0,), (5.0, 5.0), (-1e-9, 1e9)])
 def test_a_histogram_of_any_values_has_numbers_only(values: tuple[float, ...]):
     assert "nan" not in histogram(Score("metric", values, (), ()))
+
+
+def test_an_axis_begins_below_nothing_only_where_values_do():
+    limit = Limit("quality", "blurry", "sharp", 40.0, above=False)
+    begins = [histogram(Score("sharp", (least, 9000.0), (), (limit,))).split('">')[-2] for least in (50.0, -50.0)]
+    assert begins[0].startswith("0<") and begins[1].startswith("-")
 
 
 def test_numbers_have_three_digits_that_matter():
