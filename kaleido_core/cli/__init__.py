@@ -13,9 +13,7 @@ from .exit_codes import INTERRUPTED, REFUSED
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a replay came out different, 2 refused, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    if arguments.verbose:
-        logging.getLogger("kaleido").setLevel(logging.INFO)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level="INFO" if arguments.verbose else "WARNING")
     try:
         return arguments.run(arguments)
     except KaleidoError as error:

@@ -193,6 +193,7 @@ def see(stage: EachStage, clip: Clip, place: Place) -> list[Clip]:
     if (before := _read(marker, key)) is not None:
         finish(stage, clip, place)
         return before
+    marker.unlink(missing_ok=True)  # it would stand for files that are written over from here on
     began = time.perf_counter()
     try:
         with attempt(stage, clip, place):
@@ -210,6 +211,7 @@ def run_all(stage: Stage, clips: Sequence[Clip], place: Place) -> list[Clip]:
     marker, key = _marker(stage, "all", place), _key(stage, clips)
     if (before := _read(marker, key)) is not None:
         return before
+    marker.unlink(missing_ok=True)
     began = time.perf_counter()
     came = list(cast(AllStage, stage).all(clips, place))
     check_faults(stage.name, sum(map(is_fault, came)), len(came))

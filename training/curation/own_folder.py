@@ -17,11 +17,17 @@ def renew(folder: Path) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Gone, if it was ours or never there."""
+    """Gone, if it was ours or never there. The mark goes last: what a kill leaves of it is still ours, or empty."""
     if not folder.exists():
         return
-    if folder.is_symlink() or not (folder / MARK).is_file():
+    entries = [] if folder.is_symlink() else list(folder.iterdir())
+    if folder.is_symlink() or (entries and folder / MARK not in entries):
         raise DataError(
             f"{folder} was not made by curation, which would empty it. Move it away, or name another output folder."
         )
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARK:
+            entry.unlink()
     shutil.rmtree(folder)

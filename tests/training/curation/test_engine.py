@@ -99,6 +99,32 @@ def test_other_settings_another_version_or_another_clip_are_work_to_be_done(out:
     assert len(calls(out)) == 3 * asked + 3
 
 
+class Writes:
+    """Writes its setting into a file whose name does not depend on it, as pictures are written; may be ended then."""
+
+    name: ClassVar[str] = "writes"
+    version: ClassVar[str] = "1"
+
+    def __init__(self, config: str, ended: bool = False) -> None:
+        self.config, self.ended, self.resources = config, ended, Resources()
+
+    def one(self, clip: Clip, place: Place) -> Sequence[Clip]:
+        (place.out / "picture").write_text(self.config)
+        if self.ended:
+            raise KeyboardInterrupt
+        return [clip]
+
+
+def test_a_marker_does_not_outlive_the_files_that_it_stands_for(out: Path):
+    out.mkdir(exist_ok=True)
+    (one,) = clips()[:1]
+    engine.see(Writes("a"), one, Place(out))
+    with pytest.raises(KeyboardInterrupt):
+        engine.see(Writes("b", ended=True), one, Place(out))
+    engine.see(Writes("a"), one, Place(out))
+    assert (out / "picture").read_text() == "a"
+
+
 def test_a_marker_that_was_cut_off_or_is_of_an_older_form_is_work_to_be_done(out: Path):
     first = engine.run(stages(0), clips(), Place(out))
     (out / "state/odd/0-1.json").write_text('{"key": "')

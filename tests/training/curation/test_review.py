@@ -75,6 +75,17 @@ def test_a_new_run_of_curation_keeps_what_was_decided(out: Path):
     assert Reviewing(out).items()[0].review == "accept"
 
 
+def test_a_decision_holds_for_the_picture_that_was_seen_and_comes_back_with_it(out: Path):
+    """Other settings write another picture under the same name."""
+    Reviewing(out).decide(Verdict(0, "reject"))
+    seen = (out / "a.png").read_bytes()
+    Image.new("RGB", (8, 6), "blue").save(out / "a.png")
+    assert read_decisions(out) == {}
+    Reviewing(out).decide(Verdict(1, "accept"))
+    (out / "a.png").write_bytes(seen)
+    assert read_decisions(out) == {("one", "a.png"): "reject", ("one", "b.png"): "accept"}
+
+
 def test_a_key_press_keeps_what_was_written_since_the_page_was_opened(out: Path):
     reviewing = Reviewing(out)
     Reviewing(out).decide(Verdict(1, "reject"))
