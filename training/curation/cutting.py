@@ -7,7 +7,7 @@ import numpy as np
 
 from .boxes import area, grown, shared, whole
 from .clip import Box, Drop
-from .masks import STAGE, MaskConfig, Rival, box_of, clean, lost_part, overlap_of, sharpness, tidy
+from .masks import STAGE, Area, MaskConfig, Rival, box_of, clean, lost_part, overlap_of, sharpness, tidy
 from .models.kinds import Embedder, Face, FaceModel, Pixels, Segmenter, Vector
 from .tracking import Spot
 
@@ -77,16 +77,29 @@ class Cutter:
 
 def crop_of(picture: Pixels, mask: Pixels, margin: float = MARGIN) -> tuple[Pixels, Pixels]:
     """Picture and mask around the mask, with ``margin`` of its sides; white or empty beyond the frame."""
+    shape, inner, there = _window(mask, margin)
+    crop, part = np.full((*shape, 3), 255, np.uint8), np.zeros(shape, np.uint8)
+    crop[inner], part[inner] = picture[there], mask[there]
+    return crop, part
+
+
+def in_frame(mask: Pixels, margin: float = MARGIN) -> Area:
+    """Where the crop of this mask shows the frame. By its white it could not be told: studios are white too."""
+    shape, inner, _ = _window(mask, margin)
+    real = np.zeros(shape, np.bool_)
+    real[inner] = True
+    return real
+
+
+def _window(mask: Pixels, margin: float) -> tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]:
+    """The shape of a crop, the part of it that lies in the frame, and where in the frame that is."""
     left, top, right, bottom = whole(box_of(mask))
     pad = max(2, round(margin * max(right - left, bottom - top)))
-    rows, columns = bottom - top + 2 * pad, right - left + 2 * pad
-    crop = np.full((rows, columns, 3), 255, np.uint8)
-    part = np.zeros((rows, columns), np.uint8)
     height, width = mask.shape
     y0, y1, x0, x1 = max(top - pad, 0), min(bottom + pad, height), max(left - pad, 0), min(right + pad, width)
     inner = (slice(y0 - top + pad, y1 - top + pad), slice(x0 - left + pad, x1 - left + pad))
-    crop[inner], part[inner] = picture[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-    return crop, part
+    shape = (bottom - top + 2 * pad, right - left + 2 * pad)
+    return shape, inner, (slice(y0, y1), slice(x0, x1))
 
 
 def on_white(crop: Pixels, mask: Pixels) -> Pixels:

@@ -47,6 +47,11 @@ def read_mask(path: Path) -> Pixels:
         return np.asarray(image.convert("L"))
 
 
+def mask_path(path: str) -> str:
+    """Where the mask of a picture lies: beside it."""
+    return f"{path.removesuffix('.png')}-mask.png"
+
+
 def sight_picture(clip: Clip, track: Track, sight: Sight) -> str:
     """Where the frame of a masked sight lies: kept beside its mask, so that later stages need no decoder."""
     return f"clips/{clip.id}/{track.id}-{round(sight.time * 1000):06d}.png"
@@ -55,40 +60,35 @@ def sight_picture(clip: Clip, track: Track, sight: Sight) -> str:
 def write_sight(clip: Clip, track: Track, sight: Sight, picture: Pixels, look: Look, place: Place) -> Sight:
     """Frame and mask as files; the sight with its mask's path and scores."""
     path = sight_picture(clip, track, sight)
-    mask = f"{path.removesuffix('.png')}-mask.png"
+    mask = mask_path(path)
     write_picture(picture, place.out / path)
     write_picture(look.mask, place.out / mask)
     return replace(sight, mask=mask, scores={name: float(value) for name, value in look.scores.items()})
 
 
 def write_looks(path: Path, looks: Sequence[tuple[float, Look]]) -> None:
-    """The vectors of a track's masked sights; rows of ``faces`` belong to ``face_times``."""
+    """The vectors of a track's masked sights, and of those faces that were seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    faces = [(time, look.face.identity) for time, look in looks if look.face is not None]
+    faces = [look.face.identity for _, look in looks if look.face is not None]
     with path.open("wb") as file:
         np.savez(
             file,
             times=np.array([time for time, _ in looks], np.float64),
             looks=np.stack([look.vector for _, look in looks]).astype(np.float32),
-            face_times=np.array([time for time, _ in faces], np.float64),
-            faces=np.array([face for _, face in faces], np.float32),
+            faces=np.array(faces, np.float32),
         )
 
 
 @dataclass(frozen=True)
 class Features:
-    """What ``write_looks`` wrote: vectors by rows, beside the times of their sights."""
+    """What ``write_looks`` wrote: a row for each masked sight, in their order, and one for each face."""
 
     times: NDArray[np.float64]
     looks: Vector
-    face_times: NDArray[np.float64]
     faces: Vector
-
-    def look(self, time: float) -> Vector:
-        return self.looks[int(np.abs(self.times - time).argmin())]
 
 
 def read_features(path: Path) -> Features:
     """The vectors of a track. Never a pickle."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Features(*(arrays[name] for name in ("times", "looks", "face_times", "faces")))
+        return Features(*(arrays[name] for name in ("times", "looks", "faces")))

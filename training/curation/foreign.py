@@ -12,10 +12,13 @@ CORE, AROUND = 0.08, 0.12  # how far from the outline the subject's own colours 
 LIKELIER = 2.0  # logarithm: a colour is the background's when it is 7 times as common there as in the core
 
 
-def foreign(crop: Pixels, mask: Pixels, contrast: float) -> float:
+def foreign(crop: Pixels, mask: Pixels, real: Area, contrast: float) -> float:
     """The share of a mask that its largest foreign patch has: coloured as what is around the subject and not as its
-    middle, and in chroma ``contrast`` (of 0 to 255) from the mask beside it."""
-    lab, area, real = _small(crop, mask)
+    middle, and in chroma ``contrast`` (of 0 to 255) from the mask beside it.
+
+    ``real`` tells where the crop lies in the frame: beyond, there is nothing around.
+    """
+    lab, area, real = _small(crop, mask, real)
     size = float(area.sum()) ** 0.5
     # What the frame cuts goes on: no rim is there.
     depth = cv2().distanceTransform(np.pad(area.astype(np.uint8), 1, mode="edge"), cv2().DIST_L2, 5)[1:-1, 1:-1]
@@ -27,13 +30,15 @@ def foreign(crop: Pixels, mask: Pixels, contrast: float) -> float:
     return max((share for share, chroma in _patches(lab, area, found) if chroma >= contrast), default=0.0)
 
 
-def _small(crop: Pixels, mask: Pixels) -> tuple[Pixels, Area, Area]:
-    """Lab and mask at ``SIDE`` pixels, and what is not the white beyond the frame."""
+def _small(crop: Pixels, mask: Pixels, real: Area) -> tuple[Pixels, Area, Area]:
+    """Lab, mask and what lies wholly in the frame, at ``SIDE`` pixels."""
     factor = SIDE / max(mask.shape)
     way = cv2().INTER_AREA if factor < 1 else cv2().INTER_LINEAR
     picture = cv2().resize(crop, None, fx=factor, fy=factor, interpolation=way)
-    area = cv2().resize(mask, (picture.shape[1], picture.shape[0]), interpolation=cv2().INTER_AREA) >= 128
-    return cv2().cvtColor(picture, cv2().COLOR_RGB2LAB), area, ~(picture == 255).all(axis=2)
+    size = (picture.shape[1], picture.shape[0])
+    area = cv2().resize(mask, size, interpolation=cv2().INTER_AREA) >= 128
+    whole = cv2().resize(real.astype(np.uint8) * 255, size, interpolation=cv2().INTER_AREA) == 255
+    return cv2().cvtColor(picture, cv2().COLOR_RGB2LAB), area, whole
 
 
 def _colours(lab: Pixels, where: Area) -> NDArray[np.float32]:

@@ -13,7 +13,8 @@ from .clip import Clip
 @dataclass(frozen=True)
 class Pairing:
     """A picture of ``subject``: ``likeness`` to its source or to the clip's own track, ``pose`` its smallest
-    difference from the sights it must not copy; ``other`` is the clip that it, or its background, comes from."""
+    difference from the sights it must not copy, before it was changed; ``other`` is the clip that the subject was cut
+    out of, when it is not the clip itself, and ``backdrop`` the one whose place it is before."""
 
     path: str
     kind: str
@@ -21,6 +22,7 @@ class Pairing:
     likeness: float
     pose: float
     other: str = ""
+    backdrop: str = ""
 
 
 def path(clip: Clip) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import box_of, cv2
+from .masks import Area, box_of, cv2
 from .models.kinds import Pixels
 
 SIDE = 64
@@ -51,10 +51,9 @@ def colours(crop: Pixels, mask: Pixels) -> NDArray[np.float32]:
     return (table / max(float(table.sum()), 1e-6)).astype(np.float32)
 
 
-def surroundings(crop: Pixels, mask: Pixels) -> NDArray[np.float32]:
-    """The colours around the mask; the white that a crop has beyond its frame does not count."""
-    beyond = (crop == 255).all(axis=2)
-    return colours(crop, np.where((mask < 128) & ~beyond, 255, 0).astype(np.uint8))
+def surroundings(crop: Pixels, mask: Pixels, real: Area) -> NDArray[np.float32]:
+    """The colours around the mask, where the crop is ``real``: what it has beyond its frame does not count."""
+    return colours(crop, np.where((mask < 128) & real, 255, 0).astype(np.uint8))
 
 
 def same_colours(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

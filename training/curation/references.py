@@ -11,9 +11,9 @@ from training.data.record import Picture
 from . import footage
 from .boxes import area
 from .clip import Clip, Drop, Sight, Track
-from .cutting import crop_of, on_white
+from .cutting import crop_of, in_frame, on_white
 from .foreign import foreign
-from .masks import bitten, cv2, sharpness
+from .masks import Area, bitten, cv2, sharpness
 from .models.kinds import Pixels
 from .naming import is_person
 from .pose import pose_difference
@@ -62,7 +62,7 @@ class References:
     """Choose, cut and write the pictures of every track; a track without any is refused, a clip without, dropped."""
 
     name: ClassVar[str] = "references"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     def __init__(self, config: ReferencesConfig, resources: Resources | None = None) -> None:
         self.config = config
@@ -103,23 +103,24 @@ class References:
         return pose_difference((one.crop, one.mask), (other.crop, other.mask)) >= self.config.pose
 
     def _candidate(self, clip: Clip, track: Track, sight: Sight, place: Place) -> Candidate | Drop:
-        crop, mask, share = read_sight(clip, track, sight, place)
-        fault = self._fault(clip, track, sight, (crop, mask), share)
+        read = read_sight(clip, track, sight, place)
+        fault = self._fault(clip, track, sight, read)
         if fault:
             return fault
-        worth = min(sharpness(crop, mask) / 200, 1.5) + 2 * share**0.5 + 2 * sight.scores.get("stable", 1.0)
-        return Candidate(sight, crop, mask, worth + sight.scores.get("face", 0.0) + sight.score)
+        sharp = sharpness(read.crop, read.mask)
+        worth = min(sharp / 200, 1.5) + 2 * read.share**0.5 + 2 * sight.scores.get("stable", 1.0)
+        return Candidate(sight, read.crop, read.mask, worth + sight.scores.get("face", 0.0) + sight.score)
 
-    def _fault(self, clip: Clip, track: Track, sight: Sight, cut: tuple[Pixels, Pixels], share: float) -> Drop | None:
+    def _fault(self, clip: Clip, track: Track, sight: Sight, read: "Read") -> Drop | None:
         """Why a sight is no reference: size, quality, or a person without a face."""
-        config, rows = self.config, clip.height or 720
+        config, rows, cut = self.config, clip.height or 720, (read.crop, read.mask)
         columns = clip.width or rows * 16 / 9
         luma = cv2().cvtColor(cut[0], cv2().COLOR_RGB2GRAY)[cut[1] >= 128].astype(np.float32)
         side = min(sight.box[2] - sight.box[0], sight.box[3] - sight.box[1]) * 720 / rows
         floors = (
             ("size", side, float(config.side)),
             ("small box", area(sight.box) / (rows * columns), config.smallest),
-            ("small mask", share, config.mask),
+            ("small mask", read.share, config.mask),
             ("blur", sharpness(*cut), config.sharp),
             ("dark", float(luma.mean()), config.light),
             ("flat", float(luma.std()), config.contrast),
@@ -135,7 +136,7 @@ class References:
         ceilings: list[tuple[str, float, float]] = [
             ("large box", area(sight.box) / (rows * columns), config.greatest),
             ("bitten", bitten(cut[1] >= 128), config.bitten),
-            ("foreign", foreign(*cut, config.foreign_chroma), config.foreign),
+            ("foreign", foreign(*cut, read.real, config.foreign_chroma), config.foreign),
             *((name, sight.scores.get(name, 0.0), getattr(config, name)) for name in scored),
         ]
         for reason, value, limit in ceilings:
@@ -144,12 +145,20 @@ class References:
         return None
 
 
-def read_sight(clip: Clip, track: Track, sight: Sight, place: Place) -> tuple[Pixels, Pixels, float]:
-    """Crop and mask of a masked sight, and the mask's share of the picture."""
+@dataclass(frozen=True)
+class Read:
+    """A masked sight cut out of its frame, in which ``real`` lies; ``share`` of the frame is the mask."""
+
+    crop: Pixels
+    mask: Pixels
+    real: Area
+    share: float
+
+
+def read_sight(clip: Clip, track: Track, sight: Sight, place: Place) -> Read:
     picture = footage.read_picture(place.out / footage.sight_picture(clip, track, sight))
     whole = footage.read_mask(place.out / sight.mask)
-    crop, mask = crop_of(picture, whole)
-    return crop, mask, float((whole >= 128).mean())
+    return Read(*crop_of(picture, whole), in_frame(whole), float((whole >= 128).mean()))
 
 
 def reference_path(clip: Clip, track: Track, sight: Sight) -> str:
@@ -158,7 +167,7 @@ def reference_path(clip: Clip, track: Track, sight: Sight) -> str:
 
 def _write(clip: Clip, track: Track, candidate: Candidate, number: int, place: Place) -> Picture:
     path = reference_path(clip, track, candidate.sight)
-    mask = f"{path.removesuffix('.png')}-mask.png"
+    mask = footage.mask_path(path)
     footage.write_picture(on_white(candidate.crop, candidate.mask), place.out / path)
     footage.write_picture(candidate.mask, place.out / mask)
     kind = "other_time" if number else "masked"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .boxes import whole
 from .cutting import on_white
-from .masks import box_of, cv2
+from .masks import box_of, cv2, disc
 from .models.kinds import Inpainter, Pixels
 
 
@@ -27,12 +27,15 @@ class ChangeConfig:
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How a subject is put before a background."""
+    """Before which place a subject is put, and how."""
 
-    least: float = 0.45  # of the picture's height or width
-    most: float = 0.80
-    rows: int = 720
-    feather: float = 1.5  # pixels, at 720 rows
+    away: float = 10.0  # seconds between the clip and a place of the same video: nearer, it may be the same shot
+    same_place: float = 0.60  # likeness of its colours with the clip's own place, at most
+    smallest: int = 280  # rows that are left of it in the clip's shape, of 720
+    least: float = 0.55  # of the picture's height or width, that the subject takes
+    most: float = 0.85
+    rows: int = 512  # of the picture that is made
+    feather: float = 1.5  # pixels, at these rows
 
 
 Warp = Callable[[tuple[int, ...], ChangeConfig, Generator], NDArray[np.float64]]
@@ -94,17 +97,19 @@ def lit(picture: Pixels, config: ChangeConfig, chance: Generator) -> Pixels:
     return np.clip(np.rint(value * tint), 0, 255).astype(np.uint8)
 
 
-def restored(crop: Pixels, mask: Pixels, fill: Inpainter, most: float) -> tuple[Pixels, Pixels] | None:
-    """With the notch filled that something before the subject has left; None where it is nothing, or too much."""
+def restored(crop: Pixels, mask: Pixels, label: str, fill: Inpainter, most: float) -> tuple[Pixels, Pixels] | None:
+    """With the notch filled that something before the subject has left; None where it is nothing, or too much.
+
+    The model is told that the hole is in a ``label``: unasked, it would paint an empty place into it.
+    """
     radius = max(2, round(0.08 * float((mask >= 128).sum()) ** 0.5))
     framed = cv2().copyMakeBorder(mask, radius, radius, radius, radius, cv2().BORDER_CONSTANT, value=0)
-    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    closed = cv2().morphologyEx(framed, cv2().MORPH_CLOSE, disc)[radius:-radius, radius:-radius]
+    closed = cv2().morphologyEx(framed, cv2().MORPH_CLOSE, disc(radius))[radius:-radius, radius:-radius]
     notch = np.where((closed >= 128) & (mask < 128), 255, 0).astype(np.uint8)
     share = float((notch > 0).sum()) / max(float((mask >= 128).sum()), 1.0)
     if not 0.002 <= share <= most:
         return None
-    return on_white(fill.fill(crop, notch), closed), np.ascontiguousarray(closed)
+    return on_white(fill.fill(crop, notch, f"a photo of the whole {label}"), closed), np.ascontiguousarray(closed)
 
 
 def before(
@@ -115,7 +120,8 @@ def before(
     The picture has the plate's shape at ``rows`` rows, so that the background is never stretched.
     """
     factor = config.rows / plate.shape[0]
-    scene = cv2().resize(plate, None, fx=factor, fy=factor, interpolation=cv2().INTER_AREA).astype(np.float32)
+    way = cv2().INTER_AREA if factor < 1 else cv2().INTER_CUBIC
+    scene = cv2().resize(plate, None, fx=factor, fy=factor, interpolation=way).astype(np.float32)
     rows, columns = scene.shape[:2]
     left, top, right, bottom = whole(box_of(mask))
     share = chance.uniform(config.least, config.most)
@@ -128,7 +134,7 @@ def before(
     )
     x = round(chance.uniform(0.1, 0.9) * (columns - wide))
     sunk = round(0.02 * high)  # the cut edge of what goes on below lies outside
-    y = rows - high + sunk if grounded else round(chance.uniform(0.3, 0.9) * (rows - high))
+    y = rows - high + sunk if grounded else round(chance.uniform(0.7, 0.95) * (rows - high))
     part, alpha = part[: rows - y], alpha[: rows - y]
     window = scene[y : y + high, x : x + wide]
     window[:] = part * alpha[..., None] + window * (1 - alpha[..., None])
@@ -141,6 +147,5 @@ def soft(mask: Pixels, feather: float) -> np.ndarray:
     """A mask of 0 to 1, drawn in by the feather's width: the old background does not shine around the subject."""
     framed = cv2().copyMakeBorder(mask, 4, 4, 4, 4, cv2().BORDER_REPLICATE)
     radius = max(1, round(feather))
-    disc = cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    inner = cv2().erode((framed >= 128).astype(np.float32), disc)
+    inner = cv2().erode((framed >= 128).astype(np.float32), disc(radius))
     return cv2().GaussianBlur(inner, (0, 0), feather)[4:-4, 4:-4]

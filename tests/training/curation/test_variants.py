@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 
-from training.curation.cutting import crop_of, on_white
+from training.curation.cutting import crop_of, in_frame, on_white
 from training.curation.pose import pose_difference, same_colours, surroundings
 from training.curation.variants import ChangeConfig, SceneConfig, before, changed, leaning, restored
 
@@ -18,6 +18,17 @@ def cut(lean=0.0):
     sprite = Sprite(RED.colour, lean=lean)
     mask = np.where(sprite.area(160, 120), 255, 0).astype(np.uint8)
     return crop_of(sprite.draw(background(1), 160, 120), mask)
+
+
+class Asked(Fill):
+    """Remembers what it is asked for."""
+
+    def __init__(self):
+        self.prompts = []
+
+    def fill(self, picture, mask, prompt=""):
+        self.prompts.append(prompt)
+        return super().fill(picture, mask, prompt)
 
 
 def test_a_changed_picture_is_whole_and_white_outside_its_mask():
@@ -35,7 +46,7 @@ def test_the_same_chance_makes_the_same_picture_and_another_another():
 
 
 def test_a_subject_before_a_place_leaves_the_rest_of_the_place_alone():
-    plate = background(7, 720, 960)
+    plate = background(7, 512, 910)
     scene, area = before(*cut(), plate, SceneConfig(), np.random.default_rng(3), grounded=True)
     assert scene.shape == plate.shape
     assert np.array_equal(scene[area == 0], plate[area == 0])
@@ -47,10 +58,12 @@ def test_what_an_occluder_took_is_filled_when_it_is_little():
     crop, mask = cut()
     height, width = mask.shape
     mask[height // 2 - 2 : height // 2 + 2, : width // 3] = 0
-    made = restored(crop, mask, Fill(), most=0.05)
+    fill = Asked()
+    made = restored(crop, mask, "cat", fill, most=0.05)
     assert made is not None and (made[1] >= 128).sum() > (mask >= 128).sum()
+    assert fill.prompts == ["a photo of the whole cat"], "without a prompt an empty place would be painted"
     mask[height // 2 :] = 0
-    assert restored(crop, mask, Fill(), most=0.0001) is None
+    assert restored(crop, mask, "cat", fill, most=0.0001) is None
 
 
 def test_pose_difference_is_nothing_for_the_same_and_small_for_the_moved_and_lit():
@@ -67,6 +80,7 @@ def test_a_crop_at_the_border_is_white_beyond_it():
     crop, part = crop_of(np.zeros((240, 320, 3), np.uint8), mask)
     assert (crop[-2:] == 255).all() and (part[-2:] == 0).all()
     assert (on_white(crop, part)[part == 0] == 255).all()
+    assert np.array_equal(in_frame(mask), ~(crop == 255).all(axis=2))
 
 
 def test_what_leans_keeps_its_level_cut_and_is_in_another_pose():
@@ -84,7 +98,14 @@ def test_surroundings_are_what_is_around_a_subject_and_not_beyond_the_frame():
     red, blue = np.full_like(crop, (200, 60, 60)), np.full_like(crop, (60, 60, 200))
     for place in (red, blue):
         place[mask >= 128] = crop[mask >= 128]
-    assert same_colours(surroundings(red, mask), surroundings(blue, mask)) < 0.1
-    beyond = red.copy()
-    beyond[:3] = 255
-    assert same_colours(surroundings(red, mask), surroundings(beyond, mask)) > 0.95
+    real = np.ones(mask.shape, np.bool_)
+    assert same_colours(surroundings(red, mask, real), surroundings(blue, mask, real)) < 0.1
+    beyond, real = red.copy(), real.copy()
+    beyond[:3], real[:3] = 255, False
+    assert same_colours(surroundings(red, mask, real), surroundings(beyond, mask, real)) > 0.95
+
+
+def test_a_pure_white_place_counts_as_surroundings():
+    crop, mask = cut()
+    white = np.where(mask[..., None] >= 128, crop, 255).astype(np.uint8)
+    assert surroundings(white, mask, np.ones(mask.shape, np.bool_)).sum() == pytest.approx(1)
