@@ -66,6 +66,10 @@ def test_less_than_is_kept_free_is_refused_at_once(models: Models):
 def test_a_bare_card_gets_its_number_which_older_torch_asks_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     assert [str(with_index(device)) for device in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
+    placed, generate = [], sys.modules[load_models.__module__]
+    monkeypatch.setattr(generate, "place", lambda device, parts, work, room: placed.append(device) or ON_CPU)
+    load_models(REQUEST, "cuda")
+    assert placed == [torch.device("cuda:3")]
 
 
 def test_stepping_down_begins_within_the_cap_however_much_is_free(models: Models, monkeypatch):

@@ -21,13 +21,8 @@ WEIGHTS = ("bf16", "fp8", "int8")  # what ``generate`` computes in; the latter t
 
 def add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add(
-        "--vram",
-        type=memory_size,
-        required=True,
-        metavar="12GiB",
-        help="free on the graphics card: less than its label",
-    )
+    free = "free on the graphics card: less than its label"
+    add("--vram", type=memory_size, required=True, metavar="12GiB", help=free)
     add("--ram", type=memory_size, required=True, metavar="32GiB", help="of main memory")
     add("--size", default="landscape", help="landscape, portrait, square or WxH in pixels")
     add("--frames", type=int, default=DEFAULTS_14B.frames)

@@ -67,7 +67,8 @@ def scale_back(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return by_rows(lambda values, scale: (values.float() * scale).to(dtype), (values, scale))
 
 
-def _by_rows(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _part_by_part(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Where no kernel does it: at once, a few float32 copies of all rows would lie beside them."""
     values = torch.empty(rows.shape, dtype=dtype, device=rows.device)
     scale = torch.empty(len(rows), 1, dtype=torch.float32, device=rows.device)
     for part in range(0, len(rows), ROWS):
@@ -82,7 +83,7 @@ def _at_once(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Te
     return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scale
 
 
-@partial(fused, otherwise=_by_rows)
+@partial(fused, otherwise=_part_by_part)
 def quantise_rows(rows: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """``[M K]`` -> values of ``dtype`` ``[M K]`` and float32 scales ``[M 1]``: rows = values * scales.
 

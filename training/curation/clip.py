@@ -75,6 +75,11 @@ class Clip:
     seconds: Mapping[str, float] = field(default_factory=dict)
     dropped: Drop | None = None
 
+    @property
+    def kept_tracks(self) -> tuple[Track, ...]:
+        """Those that no stage has refused."""
+        return tuple(track for track in self.tracks if track.dropped is None)
+
     def measured(self, **metrics: float) -> "Clip":
         """With these metrics beside those it has."""
         return replace(self, metrics={**self.metrics, **metrics})

@@ -3,12 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import Area, cv2, disc
+from .masks import Area, cv2, dilated, opened
 from .models.kinds import Pixels
+from .pose import lab_histogram
 
 SIDE = 256  # pixels of the longer side, at which patches are looked for
 RIM = 2.0  # pixels beside the outline, which are mixed colours
 CORE, AROUND = 0.08, 0.12  # how far from the outline the subject's own colours begin, and the background's end, by size
+LIGHT, CHROMA = 8, 32  # steps of a histogram
 LIKELIER = 2.0  # logarithm: a colour is the background's when it is 7 times as common there as in the core
 
 
@@ -26,7 +28,7 @@ def foreign(crop: Pixels, mask: Pixels, real: Area, contrast: float) -> float:
     own = _colours(lab, depth > CORE * size)
     theirs = _colours(lab, (away > RIM) & (away < AROUND * size) & real)
     odds = np.log(_looked_up(theirs, lab) + 1e-5) - np.log(_looked_up(own, lab) + 1e-5)
-    found = _opened(area & (depth > RIM) & (odds > LIKELIER), 1)
+    found = opened(area & (depth > RIM) & (odds > LIKELIER), 1)
     return max((share for share, chroma in _patches(lab, area, found) if chroma >= contrast), default=0.0)
 
 
@@ -42,35 +44,27 @@ def _small(crop: Pixels, mask: Pixels, real: Area) -> tuple[Pixels, Area, Area]:
 
 
 def _colours(lab: Pixels, where: Area) -> NDArray[np.float32]:
-    """A histogram that adds to 1: 8 steps of light, 32 of each chroma from 64 to 192."""
-    table = cv2().calcHist([lab], [0, 1, 2], where.astype(np.uint8), [8, 32, 32], [0, 256, 64, 192, 64, 192])
-    table = np.stack([cv2().GaussianBlur(plane, (0, 0), 1.0) for plane in table])
-    table = cv2().GaussianBlur(table.reshape(8, -1), (1, 3), 0.7).reshape(table.shape)
+    """A histogram that adds to 1, smooth in light too."""
+    table = lab_histogram(lab, where, LIGHT, CHROMA)
+    table = cv2().GaussianBlur(table.reshape(LIGHT, -1), (1, 3), 0.7).reshape(table.shape)
     return table / max(float(table.sum()), 1e-6)
 
 
 def _looked_up(table: NDArray[np.float32], lab: Pixels) -> NDArray[np.float32]:
     light, *chroma = (lab[..., n].astype(int) for n in range(3))
-    return table[(light // 32, *(np.clip((value - 64) // 4, 0, 31) for value in chroma))]
+    steps = (np.clip((value - 64) * CHROMA // 128, 0, CHROMA - 1) for value in chroma)
+    return table[(light * LIGHT // 256, *steps)]
 
 
 def _patches(lab: Pixels, area: Area, found: Area) -> list[tuple[float, float]]:
     """Of each patch the share of the mask, and how far its mean chroma is from that of the mask beside it."""
     count, labels, _, _ = cv2().connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
-    elsewhere = area & ~_grown(found, 1)
+    elsewhere = area & ~dilated(found, 1)
     told: list[tuple[float, float]] = []
     for number in range(1, count):
         patch = labels == number
-        beside = _grown(patch, 4) & elsewhere
+        beside = dilated(patch, 4) & elsewhere
         if beside.sum() >= 5:
             step = lab[patch][:, 1:].mean(axis=0) - lab[beside][:, 1:].mean(axis=0)
             told.append((float(patch.sum()) / float(area.sum()), float(np.hypot(*step))))
     return told
-
-
-def _grown(area: Area, radius: int) -> Area:
-    return cv2().dilate(area.astype(np.uint8), disc(radius)) > 0
-
-
-def _opened(area: Area, radius: int) -> Area:
-    return cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_OPEN, disc(radius)) > 0

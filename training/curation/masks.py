@@ -71,8 +71,7 @@ def clean(picture: Pixels, raw: Pixels, box: Box, score: float, rivals: Sequence
             claimed |= rival.mask >= 128
     scores["contested"] = _share(area & claimed, area)
     scores["filled"] = _share(fill_holes(area & ~claimed, config.hole) & ~area & ~claimed, area)
-    area, scores["largest"] = largest(smooth(area & ~claimed))
-    area = fill_holes(area, config.hole)
+    area, scores["largest"] = _one_piece(area & ~claimed, config)
     left, top, right, bottom = whole(box)
     scores["fill"] = float(area.sum()) / max((right - left) * (bottom - top), 1)
     scores["border"], scores["floor"], scores["cut"] = border_shares(area, frame)
@@ -84,8 +83,14 @@ def clean(picture: Pixels, raw: Pixels, box: Box, score: float, rivals: Sequence
 
 def tidy(raw: Pixels, box: Box, config: MaskConfig) -> Pixels:
     """A ``raw`` mask as ``clean`` leaves it where nothing else is near."""
-    area, _ = largest(smooth(inside(raw >= 128, grown(box, 0.06, *raw.shape))))
-    return np.where(fill_holes(area, config.hole), 255, 0).astype(np.uint8)
+    area, _ = _one_piece(inside(raw >= 128, grown(box, 0.06, *raw.shape)), config)
+    return np.where(area, 255, 0).astype(np.uint8)
+
+
+def _one_piece(area: Area, config: MaskConfig) -> tuple[Area, float]:
+    """Without hairs, loose parts and small holes; and the share of all that the kept part had."""
+    kept, share = largest(smooth(area))
+    return fill_holes(kept, config.hole), share
 
 
 def _fault(scores: Mapping[str, float], config: MaskConfig) -> Drop | None:
@@ -147,16 +152,14 @@ def fill_holes(area: Area, limit: float) -> Area:
 def smooth(area: Area) -> Area:
     """Opened, then closed, by a disc of 1 % of its size: hairs and notches go."""
     radius = max(1, round(0.01 * float(area.sum()) ** 0.5))
-    opened = cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_OPEN, disc(radius))
-    return cv2().morphologyEx(opened, cv2().MORPH_CLOSE, disc(radius)) > 0
+    return closed(opened(area, radius), radius)
 
 
 def bitten(area: Area) -> float:
     """The largest narrow notch, as a share of all: a blade of grass that stands before the subject leaves one."""
     radius = max(2, round(0.03 * float(area.sum()) ** 0.5))
     framed = np.pad(area, 2 * radius + 1)  # beyond the border OpenCV erodes nothing: what was closed there would stay
-    closed = cv2().morphologyEx(framed.astype(np.uint8), cv2().MORPH_CLOSE, disc(radius)) > 0
-    return _part(closed & ~framed, area, 0.005)
+    return _part(closed(framed, radius) & ~framed, area, 0.005)
 
 
 def lost_part(one: Pixels, other: Pixels) -> float:
@@ -168,12 +171,28 @@ def lost_part(one: Pixels, other: Pixels) -> float:
 def _part(region: Area, area: Area, width: float) -> float:
     """The share of ``area`` that the largest piece of ``region`` has, without what is narrower than ``width`` of it."""
     radius = max(1, round(width * float(area.sum()) ** 0.5))
-    opened = cv2().morphologyEx(region.astype(np.uint8), cv2().MORPH_OPEN, disc(radius))
-    _, _, stats, _ = cv2().connectedComponentsWithStats(opened, connectivity=8)
+    _, _, stats, _ = cv2().connectedComponentsWithStats(opened(region, radius).astype(np.uint8), connectivity=8)
     return float(stats[1:, 4].max(initial=0)) / max(float(area.sum()), 1.0)
 
 
+def opened(area: Area, radius: int) -> Area:
+    """Without what is narrower than a disc of ``radius`` pixels."""
+    return cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_OPEN, disc(radius)) > 0
+
+
+def closed(area: Area, radius: int) -> Area:
+    """With the gaps filled that are narrower than a disc of ``radius`` pixels."""
+    return cv2().morphologyEx(area.astype(np.uint8), cv2().MORPH_CLOSE, disc(radius)) > 0
+
+
+def dilated(area: Area, radius: int) -> Area:
+    """``radius`` pixels larger all around; smaller for a negative one."""
+    byte = area.astype(np.uint8)
+    return (cv2().dilate(byte, disc(radius)) if radius > 0 else cv2().erode(byte, disc(-radius))) > 0
+
+
 def disc(radius: int) -> Pixels:
+    """The structuring element of OpenCV, ``2 * radius + 1`` pixels wide."""
     return cv2().getStructuringElement(cv2().MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
@@ -204,8 +223,7 @@ def edge_ratio(picture: Pixels, area: Area) -> float:
     grey = cv2().GaussianBlur(cv2().cvtColor(picture, cv2().COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
     gradient = np.hypot(cv2().Sobel(grey, cv2().CV_32F, 1, 0), cv2().Sobel(grey, cv2().CV_32F, 0, 1))
     reach = max(2, round(0.01 * float(area.sum()) ** 0.5))
-    byte = area.astype(np.uint8)
-    bands = [_grow(byte, r) > 0 for r in (-4 * reach, -2 * reach, -reach, reach, 2 * reach, 4 * reach)]
+    bands = [dilated(area, r) for r in (-4 * reach, -2 * reach, -reach, reach, 2 * reach, 4 * reach)]
     visible = np.zeros_like(area)
     visible[3:-3, 3:-3] = True
     near = bands[3] & ~bands[2] & visible
@@ -213,10 +231,6 @@ def edge_ratio(picture: Pixels, area: Area) -> float:
     if not near.any() or not beside.any():
         return 0.0
     return float(gradient[near].mean()) / max(float(gradient[beside].mean()), 1.0)
-
-
-def _grow(byte: Pixels, radius: int) -> Pixels:
-    return cv2().dilate(byte, disc(radius)) if radius > 0 else cv2().erode(byte, disc(-radius))
 
 
 def overlap_of(one: Pixels, other: Pixels) -> float:

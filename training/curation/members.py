@@ -57,10 +57,12 @@ class Cuts:
 
 
 def difference(one: Cut, other: Cut) -> float:
+    """In pose: 0 for the same picture, about 0.5 for another pose."""
     return pose_difference((one.crop, one.mask), (other.crop, other.mask))
 
 
 def read_cuts(clip: Clip, track: Track, place: Place) -> tuple[Cut, ...]:
+    """The masked sights of a track, in their order."""
     looks = footage.read_features(place.out / track.features).looks
     paths = {picture.path for picture in clip.references}
     cuts: list[Cut] = []
@@ -71,11 +73,12 @@ def read_cuts(clip: Clip, track: Track, place: Place) -> tuple[Cut, ...]:
 
 
 def read_member(number: int, clip: Clip, track: Track, place: Place) -> Member:
+    """What must be known of a track to find it in other clips; ``number`` is its clip's."""
     features = footage.read_features(place.out / track.features)
     known = Known(
         clip=number,
         track=track.id,
-        source=clip.source.sha1 or clip.source.path,
+        source=clip.source.key,
         person=is_person(track.label),
         looks=features.looks,
         colours=np.stack([colours(cut.crop, cut.mask) for cut in read_cuts(clip, track, place)]),

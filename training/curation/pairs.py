@@ -11,7 +11,7 @@ import numpy as np
 from training.data.record import Picture
 
 from . import footage, pairs_file
-from .clip import Clip, Drop, Track
+from .clip import Clip, Drop
 from .identity import matches
 from .members import Cut, Cuts, Member, difference, read_member
 from .models.kinds import Embedder, FaceModel, Inpainter, Pixels
@@ -55,7 +55,7 @@ class Pairs:
     def all(self, clips: Sequence[Clip], place: Place) -> Sequence[Clip]:
         numbers = {clip.id: number for number, clip in enumerate(clips)}
         read, faulty = of_each(
-            self.name, clips, lambda clip: [read_member(numbers[clip.id], clip, t, place) for t in _kept(clip)]
+            self.name, clips, lambda clip: [read_member(numbers[clip.id], clip, t, place) for t in clip.kept_tracks]
         )
         members = [member for _, own in read for member in own]
         crosses: dict[int, list[tuple[int, float]]] = {}
@@ -128,17 +128,21 @@ class Work:
         unlike = self._own(member, own)
         sources = self._cross(member, own, others) or unlike
         if not sources:
-            sources = [Source(cut, self.clip, 0.0) for cut in own if cut.chosen][: self.config.per_kind]
+            sources = [Source(cut, self.clip, 0.0) for cut in self._chosen(own)]
             for source in sources:
                 self._changed(member, source)
         for source in sources:
             self._restored(member, source)
             self._scene(member, source)
 
+    def _chosen(self, cuts: Sequence[Cut]) -> list[Cut]:
+        """Those that are references, no more than one kind may have."""
+        return [cut for cut in cuts if cut.chosen][: self.config.per_kind]
+
     def _own(self, member: Member, own: Sequence[Cut]) -> list[Source]:
         """Those of the clip's own pictures whose pose is not the clip's at other times, as they are."""
         kept: list[Source] = []
-        for number, cut in enumerate([cut for cut in own if cut.chosen][: self.config.per_kind]):
+        for number, cut in enumerate(self._chosen(own)):
             away = [c for c in own if abs(c.sight.time - cut.sight.time) > self.config.away]
             unlike = [c for c in away if difference(c, cut) >= self.config.pose]
             kind: Kind = "other_time" if number else "masked"
@@ -155,7 +159,7 @@ class Work:
         """Other clips' pictures of this subject that are in another pose and are no copy."""
         kept: list[Source] = []
         for other in others:
-            for cut in [cut for cut in other.cuts if cut.chosen][: self.config.per_kind - len(kept)]:
+            for cut in self._chosen(other.cuts)[: self.config.per_kind - len(kept)]:
                 source = self._crossed(member, own, cut, other.clip)
                 if source:
                     self._add(member, "cross_clip", cut.path, footage.mask_path(cut.path), other.alike, source)
@@ -197,7 +201,8 @@ class Work:
         path, scores = self._path(member, source, "scene"), source.cut.sight.scores
         cut_off = scores.get("border", 0.0)
         if cut_off > self.config.border:
-            return self._refuse("new_background: cut by the frame", cut_off, self.config.border, path)
+            self._refuse("new_background: cut by the frame", cut_off, self.config.border, path)
+            return
         chance = _chance(path)
         found = self.backdrops.choose(source.clip, chance)
         if isinstance(found, Drop):
@@ -208,7 +213,6 @@ class Work:
             part = changed(*_cut(source), self.config.change, chance, warp)
             made = before(*part, found[1], self.config.scene, chance, grounded)
             self._keep(member, source, "new_background", made, path, found[0].id)
-        return None
 
     def _path(self, member: Member, source: Source, ending: str) -> str:
         """Of a made picture: in the clip's own folder, also where another clip's picture is its source."""
@@ -255,10 +259,6 @@ class Work:
 
 def _cut(source: Source) -> tuple[Pixels, Pixels]:
     return source.cut.crop, source.cut.mask
-
-
-def _kept(clip: Clip) -> list[Track]:
-    return [track for track in clip.tracks if track.dropped is None]
 
 
 def _chance(path: str) -> np.random.Generator:

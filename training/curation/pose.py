@@ -45,10 +45,15 @@ def _correlation(one: NDArray[np.float32], other: NDArray[np.float32], area: NDA
 
 def colours(crop: Pixels, mask: Pixels) -> NDArray[np.float32]:
     """Histogram of hue and chroma inside the mask, adding to 1; light counts little."""
-    lab = cv2().cvtColor(crop, cv2().COLOR_RGB2LAB)
-    table = cv2().calcHist([lab], [0, 1, 2], (mask >= 128).astype(np.uint8), [3, 24, 24], [0, 256, 64, 192, 64, 192])
-    table = np.stack([cv2().GaussianBlur(plane, (0, 0), 1.0) for plane in table]).ravel()
+    table = lab_histogram(cv2().cvtColor(crop, cv2().COLOR_RGB2LAB), mask >= 128, light=3, chroma=24).ravel()
     return (table / max(float(table.sum()), 1e-6)).astype(np.float32)
+
+
+def lab_histogram(lab: Pixels, where: Area, light: int, chroma: int) -> NDArray[np.float32]:
+    """Of CIELAB pixels, in so many steps ``[light chroma chroma]`` (a and b from 64 to 192), smooth in chroma."""
+    steps, ranges = [light, chroma, chroma], [0, 256, 64, 192, 64, 192]
+    table = cv2().calcHist([lab], [0, 1, 2], where.astype(np.uint8), steps, ranges)
+    return np.stack([cv2().GaussianBlur(plane, (0, 0), 1.0) for plane in table])
 
 
 def surroundings(crop: Pixels, mask: Pixels, real: Area) -> NDArray[np.float32]:

@@ -173,7 +173,7 @@ def origins(clips: Sequence[Clip]) -> tuple[Origin, ...]:
     return tuple(
         Origin(
             licence,
-            len({clip.source.sha1 or clip.source.path for clip in group}),
+            len({clip.source.key for clip in group}),
             len(group),
             len(kept(group)),
             sum(clip.end - clip.start for clip in kept(group)),

@@ -39,7 +39,7 @@ class Backdrops:
 
     def _near(self, other: Clip, clip: Clip) -> bool:
         """Of one video, and so soon before or after that it may be the same shot, cut into pieces."""
-        if (other.source.sha1 or other.source.path) != (clip.source.sha1 or clip.source.path):
+        if other.source.key != clip.source.key:
             return False
         return max(other.start - clip.end, clip.start - other.end) < self.config.away
 
@@ -56,9 +56,8 @@ class Backdrops:
     @cached_property
     def _home(self) -> list[NDArray[np.float32]]:
         """The colours of the clip's frames without its subject."""
-        tracks = [track for track in self.clip.tracks if track.dropped is None]
         found: list[NDArray[np.float32]] = []
-        for track in tracks:
+        for track in self.clip.kept_tracks:
             for sight in track.sights:
                 if sight.mask:
                     frame = footage.read_picture(self.place.out / footage.sight_picture(self.clip, track, sight))

@@ -33,6 +33,11 @@ class Source:
     url: str = ""
     sidecar: str = ""
 
+    @property
+    def key(self) -> str:
+        """What tells one video from another: its bytes, where they are known, else its path."""
+        return self.sha1 or self.path
+
 
 @dataclass(frozen=True)
 class Picture:
